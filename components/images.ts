@@ -1,0 +1,342 @@
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { createReadStream, createWriteStream } from "node:fs";
+import * as fs from "node:fs/promises";
+import * as path from "node:path";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { promisify } from "node:util";
+
+const run = promisify(execFile);
+
+/** Where an image comes from, as the stack file says it. */
+export interface ImageSource {
+  /** File on this machine; relative paths start at the project. */
+  path?: string;
+  /** Address to fetch from; needs `sha256`. */
+  url?: string;
+  /** SHA-256 of the file as it is at `path` or `url`, packed or not: 64 hexadecimal digits. */
+  sha256?: string;
+  /** Image id that the guest has to report; by default what the sidecar file `<image>.json` says. */
+  id?: string;
+}
+
+/** What is known of an image before any resource is made. */
+export interface ResolvedImage {
+  /** Unpacked disk image on this machine. */
+  file: string;
+  /** SHA-256 over the unpacked image: what volumes are named by and upgrades are keyed on. */
+  digest: string;
+  format: "qcow2" | "raw";
+  /** Id the guest reports; undefined where nothing says it. */
+  id?: string;
+  /** Version for people; undefined where nothing says it. */
+  version?: string;
+  /** Root modes the image can boot; undefined for a foreign image. */
+  rootModes?: string[];
+  /** Size on disk in bytes. */
+  bytes: number;
+}
+
+/** A mistake in the `images` part of the stack file. */
+export interface ImageProblem {
+  path: string;
+  value: unknown;
+  message: string;
+  allowed: string;
+}
+
+class Refused extends Error {
+  constructor(
+    readonly field: string,
+    readonly value: unknown,
+    message: string,
+    readonly allowed: string,
+  ) {
+    super(message);
+  }
+}
+
+/** Answers for a file whose size and modification time are as before come from here: hashing gigabytes at each preview would hurt. */
+interface CacheEntry {
+  size: number;
+  mtimeMs: number;
+  digest: string;
+}
+
+const SIDECAR_MISSING = "ENOENT";
+
+/** Resolves the images of a stack: finds, fetches, unpacks, checks and digests them; reports all mistakes together. */
+export async function resolveImages(
+  sources: Record<string, ImageSource>,
+  options: { projectDir: string; cacheDir: string },
+): Promise<{ images: Record<string, ResolvedImage>; problems: ImageProblem[] }> {
+  const images: Record<string, ResolvedImage> = {};
+  const problems: ImageProblem[] = [];
+  const cache = await DigestCache.open(options.cacheDir);
+  // One after another: two images of a stack are often one file, and hashing is bound by the disk.
+  for (const [name, source] of Object.entries(sources)) {
+    try {
+      images[name] = await resolveOne(source, cache, options);
+    } catch (error) {
+      if (!(error instanceof Refused)) {
+        throw error;
+      }
+      problems.push({
+        path: `images.${name}.${error.field}`,
+        value: error.value,
+        message: error.message,
+        allowed: error.allowed,
+      });
+    }
+  }
+  await cache.save();
+  return { images, problems };
+}
+
+async function resolveOne(
+  source: ImageSource,
+  cache: DigestCache,
+  options: { projectDir: string; cacheDir: string },
+): Promise<ResolvedImage> {
+  const given = source.url
+    ? await fetched(source.url, source.sha256 ?? "", options)
+    : path.resolve(options.projectDir, source.path ?? "");
+  const field = source.url ? "url" : "path";
+  const value = source.url ?? source.path;
+  const stat = await fs.stat(given).catch(() => undefined);
+  if (!stat?.isFile()) {
+    throw new Refused(
+      field,
+      value,
+      stat ? "is not a file" : "does not exist",
+      "a disk image (qcow2 or raw, also packed with zstd)",
+    );
+  }
+  if (source.sha256 !== undefined) {
+    const actual = await cache.digest(given);
+    if (actual !== source.sha256.toLowerCase()) {
+      throw wrongDigest(source.sha256, actual);
+    }
+  }
+  const file = given.endsWith(".zst") ? await unpacked(given, cache, options.cacheDir, field, value) : given;
+  const format = await diskFormat(file, field, value);
+  const sidecar = await readSidecar(given.replace(/\.zst$/, ""), field, value);
+  return {
+    file,
+    digest: await cache.digest(file),
+    format,
+    bytes: (await fs.stat(file)).size,
+    ...sidecar,
+    ...(source.id === undefined ? {} : { id: source.id }),
+  };
+}
+
+async function fetched(url: string, sha256: string, options: { cacheDir: string }): Promise<string> {
+  const target = path.join(
+    options.cacheDir,
+    "downloads",
+    `${sha256.toLowerCase()}-${path.basename(new URL(url).pathname)}`,
+  );
+  if (await exists(target)) {
+    return target;
+  }
+  await fs.mkdir(path.dirname(target), { recursive: true });
+  const response = await fetch(url).catch((error: unknown) => {
+    const cause = error instanceof Error && error.cause instanceof Error ? error.cause.message : String(error);
+    throw new Refused("url", url, `cannot be fetched: ${cause}`, "an address that can be reached from here");
+  });
+  if (!response.ok || !response.body) {
+    throw new Refused("url", url, `answers with status ${response.status}`, "an address that serves the image");
+  }
+  const part = `${target}.part-${process.pid}`;
+  try {
+    await pipeline(Readable.fromWeb(response.body), createWriteStream(part));
+    const actual = await sha256Of(part);
+    if (actual !== sha256.toLowerCase()) {
+      // Not kept: the address may serve the right file the next time.
+      throw wrongDigest(sha256, actual);
+    }
+    await fs.rename(part, target);
+  } finally {
+    await fs.rm(part, { force: true });
+  }
+  return target;
+}
+
+async function unpacked(
+  packed: string,
+  cache: DigestCache,
+  cacheDir: string,
+  field: string,
+  value: unknown,
+): Promise<string> {
+  const folder = path.join(cacheDir, "unpacked");
+  const target = path.join(
+    folder,
+    `${(await cache.digest(packed)).slice(0, 16)}-${path.basename(packed).replace(/\.zst$/, "")}`,
+  );
+  if (await exists(target)) {
+    return target;
+  }
+  await fs.mkdir(folder, { recursive: true });
+  const part = `${target}.part-${process.pid}`;
+  try {
+    await run("zstd", ["-q", "-d", "-f", "--sparse", packed, "-o", part]);
+    await fs.rename(part, target);
+  } catch (error) {
+    const text = error instanceof Error ? error.message.split("\n").slice(-2).join(" ").trim() : String(error);
+    throw new Refused(field, value, `cannot be unpacked (${text})`, "a whole file packed with zstd, and the zstd tool");
+  } finally {
+    await fs.rm(part, { force: true });
+  }
+  return target;
+}
+
+/** The format by content: an image under a wrong name would be written to a disk as it is and never boot. */
+async function diskFormat(file: string, field: string, value: unknown): Promise<"qcow2" | "raw"> {
+  const handle = await fs.open(file);
+  try {
+    const { size } = await handle.stat();
+    const head = Buffer.alloc(1024);
+    await handle.read(head, 0, head.length, 0);
+    if (head.toString("latin1", 0, 4) === "QFI\xfb") {
+      await checkQcow2(file, field, value);
+      return "qcow2";
+    }
+    if (head.readUInt16LE(510) !== 0xaa55) {
+      throw new Refused(field, value, "is not a disk image", "a qcow2 image, or a raw one with a partition table");
+    }
+    if (head.toString("latin1", 512, 520) === "EFI PART") {
+      const backup = Buffer.alloc(8);
+      // The primary header says where the backup header is: at the disk's last sector.
+      const at = Number(head.readBigUInt64LE(512 + 32)) * 512;
+      await handle.read(backup, 0, 8, at);
+      if (at + 512 > size || backup.toString("latin1") !== "EFI PART") {
+        throw new Refused(
+          field,
+          value,
+          "is truncated: the end of its partition table is missing",
+          "the whole disk image",
+        );
+      }
+    }
+    return "raw";
+  } finally {
+    await handle.close();
+  }
+}
+
+async function checkQcow2(file: string, field: string, value: unknown): Promise<void> {
+  const out = await run("qemu-img", ["info", "--output=json", file]).catch((error: { stderr?: string }) => {
+    throw new Refused(field, value, `cannot be read as qcow2 (${(error.stderr ?? "").trim()})`, "a whole qcow2 image");
+  });
+  const info = JSON.parse(out.stdout) as { "backing-filename"?: string };
+  if (info["backing-filename"] !== undefined) {
+    throw new Refused(
+      field,
+      value,
+      `needs another file below it (${info["backing-filename"]})`,
+      "an image that stands alone; `qemu-img convert` makes one",
+    );
+  }
+  // A refcount table or cluster beyond the end of the file shows here: it only reads metadata.
+  await run("qemu-img", ["check", "-q", "--output=json", file]).catch(() => {
+    throw new Refused(field, value, "is truncated or damaged: qemu-img check refuses it", "a whole qcow2 image");
+  });
+}
+
+async function readSidecar(
+  image: string,
+  field: string,
+  value: unknown,
+): Promise<Pick<ResolvedImage, "id" | "version" | "rootModes">> {
+  const file = `${image.replace(/\.(qcow2|raw|img)$/, "")}.json`;
+  let text: string;
+  try {
+    text = await fs.readFile(file, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === SIDECAR_MISSING) {
+      return {};
+    }
+    throw error;
+  }
+  try {
+    const said = JSON.parse(text) as { schema: number; id: string; version: string; rootModes: string[] };
+    if (said.schema !== 1 || typeof said.id !== "string" || !Array.isArray(said.rootModes)) {
+      throw new Error("schema 1 with id and rootModes is expected");
+    }
+    return { id: said.id, version: said.version, rootModes: said.rootModes };
+  } catch (error) {
+    throw new Refused(
+      field,
+      value,
+      `has a sidecar file ${path.basename(file)} that cannot be used: ${(error as Error).message}`,
+      "the sidecar that the image build wrote, or none",
+    );
+  }
+}
+
+function wrongDigest(wanted: string, actual: string): Refused {
+  return new Refused(
+    "sha256",
+    wanted,
+    `does not fit the file, whose SHA-256 is ${actual}`,
+    "the SHA-256 of the file as it is there",
+  );
+}
+
+async function sha256Of(file: string): Promise<string> {
+  const hash = createHash("sha256");
+  await pipeline(createReadStream(file, { highWaterMark: 1 << 20 }), hash);
+  return hash.digest("hex");
+}
+
+async function exists(file: string): Promise<boolean> {
+  return fs.access(file).then(
+    () => true,
+    () => false,
+  );
+}
+
+class DigestCache {
+  private changed = false;
+
+  private constructor(
+    private readonly file: string,
+    private readonly entries: Record<string, CacheEntry>,
+  ) {}
+
+  static async open(cacheDir: string): Promise<DigestCache> {
+    const file = path.join(cacheDir, "digests.json");
+    const text = await fs.readFile(file, "utf8").catch(() => "{}");
+    try {
+      return new DigestCache(file, JSON.parse(text) as Record<string, CacheEntry>);
+    } catch {
+      // A half-written cache costs one more hash, nothing else.
+      return new DigestCache(file, {});
+    }
+  }
+
+  async digest(file: string): Promise<string> {
+    const { size, mtimeMs } = await fs.stat(file);
+    const known = this.entries[file];
+    if (known?.size === size && known.mtimeMs === mtimeMs) {
+      return known.digest;
+    }
+    const digest = await sha256Of(file);
+    this.entries[file] = { size, mtimeMs, digest };
+    this.changed = true;
+    return digest;
+  }
+
+  async save(): Promise<void> {
+    if (!this.changed) {
+      return;
+    }
+    await fs.mkdir(path.dirname(this.file), { recursive: true });
+    const part = `${this.file}.part-${process.pid}`;
+    await fs.writeFile(part, JSON.stringify(this.entries, null, 1));
+    await fs.rename(part, this.file);
+  }
+}
