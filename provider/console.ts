@@ -1,0 +1,41 @@
+import { open } from "node:fs/promises";
+
+/** How much of a serial log is read: 40 lines of a terminal are far below it, and a log may be huge. */
+const tailBytes = 64 * 1024;
+
+/**
+ * Last lines of a serial console log as plain text. Escape sequences and control characters are removed, since a boot
+ * loader's "clear screen" would wipe the display of `pulumi up`.
+ */
+export function plainTail(text: string, lines: number): string[] {
+  const plain = text
+    // CSI (colours, cursor), OSC (titles) and two-character escapes.
+    .replace(/\u001b\[[0-?]*[ -/]*[@-~]/g, "")
+    .replace(/\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)/g, "")
+    .replace(/\u001b[ -/]*[0-~]/g, "")
+    .replace(/\r+\n/g, "\n")
+    // A lone carriage return starts the line anew: what a terminal would show is the last part.
+    .replace(/[^\n]*\r(?=[^\n])/g, "")
+    .replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, "");
+  const all = plain.split("\n").map((line) => line.trimEnd());
+  return all.filter((line) => line !== "").slice(-lines);
+}
+
+/** Last 40 lines of the log at `path`, or one line that says why there are none. */
+export async function consoleTail(path: string | undefined, lines = 40): Promise<string[]> {
+  if (path === undefined) return ["(no serial log is configured for this VM)"];
+  try {
+    const file = await open(path, "r");
+    try {
+      const { size } = await file.stat();
+      const buffer = Buffer.alloc(Math.min(size, tailBytes));
+      const { bytesRead } = await file.read(buffer, 0, buffer.length, Math.max(0, size - tailBytes));
+      const tail = plainTail(buffer.subarray(0, bytesRead).toString("utf8"), lines);
+      return tail.length > 0 ? tail : ["(the serial log is empty: the guest printed nothing)"];
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    return [`(the serial log cannot be read here: ${(error as Error).message})`];
+  }
+}

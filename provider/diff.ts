@@ -1,0 +1,137 @@
+import { isUnknown, Props } from "./inputs";
+import { formatBytes } from "./parse";
+
+/** What a change of inputs, or drift found by a refresh, leads to. */
+export interface GuestDiff {
+  /** Inputs that replace the Guest: its domain restarts. */
+  replaces: string[];
+  /** Inputs that are applied in place. */
+  updates: string[];
+  /** Outputs that a refresh found different from what is wanted; the update brings the guest back. */
+  drift: string[];
+  /** One phrase a change, for people: "restarts, because ...". */
+  reasons: string[];
+}
+
+/** These come with a new domain, so the guest restarts. The rest is applied to the running guest. */
+const replacing = new Set([
+  "domainId",
+  "uuid",
+  "domain",
+  "imageDigest",
+  "memoryMiB",
+  "vcpus",
+  "network",
+  "accelerator",
+]);
+
+/**
+ * Compares inputs with inputs: what the guest reported is no wish. Of the outputs only three count, and only after a
+ * refresh has found them wrong: another image, not healthy, not running.
+ */
+export function diffGuest(oldInputs: Props, news: Props, olds: Props = {}): GuestDiff {
+  const replaces: string[] = [];
+  const updates: string[] = [];
+  for (const key of [...new Set([...Object.keys(oldInputs), ...Object.keys(news)])].sort()) {
+    if (key.startsWith("__") || same(oldInputs[key], news[key])) continue;
+    (replacing.has(key) ? replaces : updates).push(key);
+  }
+  const drift = driftOf(olds, news);
+  return { replaces, updates, drift, reasons: reasons(replaces, updates, drift, oldInputs, news, olds) };
+}
+
+/** True when only the engine's question "and if its domain were replaced?" is in the inputs. */
+export function onlyDomainUnknown(diff: GuestDiff, news: Props): boolean {
+  return diff.replaces.length === 1 && diff.updates.length === 0 && isUnknown(news["domainId"]);
+}
+
+function same(a: unknown, b: unknown): boolean {
+  return (a ?? undefined) === (b ?? undefined);
+}
+
+function driftOf(olds: Props, news: Props): string[] {
+  if (news["running"] === false) return olds["state"] === "running" ? ["state"] : [];
+  const drift: string[] = [];
+  const wanted = news["imageId"];
+  const found = olds["imageId"];
+  if (
+    typeof wanted === "string" &&
+    !isUnknown(wanted) &&
+    typeof found === "string" &&
+    found !== "" &&
+    found !== wanted
+  ) {
+    drift.push("imageId");
+  }
+  if (olds["healthy"] === false) drift.push("healthy");
+  if (typeof olds["state"] === "string" && olds["state"] !== "running") drift.push("state");
+  return drift;
+}
+
+function reasons(
+  replaces: string[],
+  updates: string[],
+  drift: string[],
+  olds: Props,
+  news: Props,
+  oldOutputs: Props,
+): string[] {
+  const causes = replaces.filter((key) => key !== "domainId").map((key) => cause(key, olds, news));
+  // A new domain is the effect of the other causes where there are any.
+  if (causes.length === 0 && replaces.includes("domainId")) causes.push("its domain is replaced");
+  const lines: string[] = [];
+  if (causes.length > 0) lines.push(`restarts, because ${causes.join(" and ")}`);
+  if (replaces.length > 0) return lines;
+  if (updates.includes("seedDigest")) lines.push("applies a new seed live, no restart");
+  if (updates.includes("persistBytes")) lines.push(growth(olds["persistBytes"], news["persistBytes"]));
+  if (updates.includes("running")) lines.push(news["running"] === false ? "is stopped cleanly" : "is started");
+  if (drift.includes("state") && !updates.includes("running")) {
+    lines.push(
+      news["running"] === false ? "is stopped again" : `is started again (it was ${String(oldOutputs["state"])})`,
+    );
+  }
+  if (drift.includes("imageId")) {
+    lines.push(`runs image ${String(oldOutputs["imageId"])} instead of ${String(news["imageId"])}`);
+  }
+  if (drift.includes("healthy") && drift.length === 1) lines.push("was not healthy and is checked again");
+  return lines;
+}
+
+function cause(key: string, olds: Props, news: Props): string {
+  const change = (unit = "") => `changes from ${show(olds[key])}${unit} to ${show(news[key])}${unit}`;
+  switch (key) {
+    case "imageDigest":
+      return `the image changes from ${imageName(olds)} to ${imageName(news)}`;
+    case "memoryMiB":
+      return `the memory ${change(" MiB")}`;
+    case "vcpus":
+      return `the number of vCPUs ${change()}`;
+    case "network":
+      return `the network ${change()}`;
+    case "domain":
+      return `the domain's name ${change()}`;
+    case "uuid":
+      return `the domain's UUID ${change()}`;
+    default:
+      return `the accelerator ${change()}`;
+  }
+}
+
+/** The id tells people more; the digest tells two builds of one id apart. */
+function imageName(props: Props): string {
+  const digest = props["imageDigest"];
+  const short = isUnknown(digest) || typeof digest !== "string" ? "one not known yet" : digest.slice(0, 12);
+  const id = props["imageId"];
+  return typeof id === "string" && !isUnknown(id) ? `${id} (${short})` : short;
+}
+
+function growth(from: unknown, to: unknown): string {
+  if (typeof to !== "number") return "persist changes live";
+  if (typeof from !== "number") return `persist is checked to be ${formatBytes(to)}`;
+  return `persist grows from ${formatBytes(from)} to ${formatBytes(to)} live`;
+}
+
+function show(value: unknown): string {
+  if (isUnknown(value)) return "(not known yet)";
+  return value === undefined || value === null ? "(none)" : String(value);
+}

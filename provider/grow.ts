@@ -1,0 +1,58 @@
+import { look, Look } from "./agent";
+import { Backoff, orCancelled } from "./clock";
+import { Deps, GuestFailure, restartUnits } from "./gate";
+import { GuestInputs, shrinkMessage } from "./inputs";
+import { formatBytes } from "./parse";
+
+/**
+ * A file system is a little smaller than its device, and a guest may report either: above this share of the wanted
+ * size it has followed.
+ */
+const followed = 0.9;
+
+/**
+ * Makes the persistent disk as large as wanted, live when the guest runs. True when it grew. Never shrinks: a disk that
+ * is larger than wanted is an error, since a smaller one would cut data off.
+ */
+export async function growDisk(want: GuestInputs, running: boolean, deps: Deps): Promise<boolean> {
+  const { persistPath: path, persistBytes: bytes, uuid } = want;
+  if (path === undefined || bytes === undefined) return false;
+  const { libvirt, signal } = deps;
+  const actual = await orCancelled(libvirt.diskBytes(uuid, path), signal);
+  if (actual === bytes) return false;
+  if (actual > bytes) throw new GuestFailure(shrinkMessage(actual, bytes));
+  deps.progress(`persist grows from ${formatBytes(actual)} to ${formatBytes(bytes)}`);
+  await orCancelled(running ? libvirt.blockResize(uuid, path, bytes) : libvirt.volumeResize(path, bytes), signal);
+  return true;
+}
+
+/** Lets the file system in a healthy guest follow its disk, and waits until the guest says that it did. */
+export async function growFileSystem(want: GuestInputs, seen: Look, grew: boolean, deps: Deps): Promise<Look> {
+  const bytes = want.persistBytes;
+  if (want.contract === "none") {
+    if (grew) deps.info("persist is larger now; the image has no nixvm contract, so grow its file system in the guest");
+    return seen;
+  }
+  const persist = seen.status?.persist;
+  if (bytes === undefined || persist === undefined || !["mounted", "formatted"].includes(persist.state)) return seen;
+  // An earlier run may have grown the disk and been broken off before the file system.
+  if (!grew && persist.sizeBytes >= bytes * followed) return seen;
+  deps.progress("file system grows");
+  await restartUnits("nixvm-grow nixvm-status", "the file system on persist could not be grown", want.uuid, deps, seen);
+
+  const backoff = new Backoff(deps.clock, deps.signal);
+  const begun = deps.clock.now();
+  for (;;) {
+    const now = await look(deps.libvirt, want.uuid, deps.clock, deps.signal);
+    const size = now.status?.persist?.sizeBytes ?? 0;
+    // The disk may have grown while the guest booted: then its file system had followed before it was asked.
+    if (size > persist.sizeBytes || size >= bytes * followed) return now;
+    if (deps.clock.now() - begun > 30_000) {
+      throw new GuestFailure(
+        `persist has ${formatBytes(bytes)}, but its file system stays at ${formatBytes(size)}`,
+        now,
+      );
+    }
+    await backoff.pause();
+  }
+}

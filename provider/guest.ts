@@ -1,0 +1,101 @@
+import * as pulumi from "@pulumi/pulumi";
+
+/**
+ * What a Guest is to become and how to reach it. Nothing here makes or changes the domain: `libvirt.Domain` does that
+ * before, and passes its id on.
+ */
+export interface GuestArgs {
+  /** libvirt URI of the host, such as `qemu:///system`. With a `test:` URI nothing is waited for: that driver has no guests. */
+  uri: pulumi.Input<string>;
+  /** Name of the VM as the stack file has it; every message begins with it. */
+  vm: pulumi.Input<string>;
+  /** Name of the domain in libvirt. A change restarts the VM. Used in messages; the domain is always addressed by `uuid`. */
+  domain: pulumi.Input<string>;
+  /** UUID of the domain, lower case. A domain that has the name but another UUID is never touched. A change restarts the VM. */
+  uuid: pulumi.Input<string>;
+  /**
+   * `libvirt.Domain.id`. It ties this resource to its domain: when the domain is replaced, the guest is stopped cleanly
+   * first and waited for afterwards (design D4).
+   */
+  domainId: pulumi.Input<string>;
+  /**
+   * Image id that the guest must report. If unset, any image passes. The gate fails at once with `runs image "...",
+   * wanted "..."` when the guest reports another one (G-8).
+   */
+  imageId?: pulumi.Input<string>;
+  /** sha256 of the image file. A change restarts the VM, and the preview says from which image to which. */
+  imageDigest: pulumi.Input<string>;
+  /** Memory in MiB. A change restarts the VM. */
+  memoryMiB: pulumi.Input<number>;
+  /** Number of virtual CPUs. A change restarts the VM. */
+  vcpus: pulumi.Input<number>;
+  /** The network in one line, such as `user:2222` or `nat:default`. A change restarts the VM. */
+  network: pulumi.Input<string>;
+  /** How the guest is run. A change restarts the VM. */
+  accelerator: pulumi.Input<"kvm" | "tcg">;
+  /**
+   * sha256 of the seed (user-data, NUL, meta-data, NUL, network-config). A change is applied to the running guest, no
+   * restart. If unset, the seed is not checked.
+   */
+  seedDigest?: pulumi.Input<string>;
+  /** Path of the persistent disk on the host. If unset, the VM has none that could grow. */
+  persistPath?: pulumi.Input<string>;
+  /**
+   * Size of the persistent disk in bytes. A larger one grows disk and file system in place, live; a smaller one is
+   * refused at preview: `persist.size: cannot shrink from 2 GiB to 1 GiB; allowed: 2 GiB or more` (T-62).
+   */
+  persistBytes?: pulumi.Input<number>;
+  /** Whether the VM is to run. `false` stops it cleanly; `true` starts it when it is off and waits until it is healthy. */
+  running: pulumi.Input<boolean>;
+  /**
+   * What the guest must show to pass. `nixvm`: its status record says healthy. `none` (any cloud image): its agent
+   * answers and nothing is left to start; seed and file system are then not looked at.
+   */
+  contract: pulumi.Input<"nixvm" | "none">;
+  /** Seconds a clean stop may take before the VM is powered off, with a warning. `customTimeouts.delete` can only shorten it. */
+  stopTimeoutSeconds: pulumi.Input<number>;
+  /** Path of the serial log on this machine; its last 40 lines are shown when the gate fails. If unset, none are. */
+  consoleLog?: pulumi.Input<string>;
+}
+
+/**
+ * The life of a guest: a gate that opens when the guest itself says that it is well, a clean stop, and what it really
+ * runs. Time limit of the gate: `customTimeouts.create` and `.update`, 10 minutes if unset.
+ */
+export class Guest extends pulumi.CustomResource {
+  /** State of the domain as libvirt has it: `running`, `shut off`, ... */
+  declare public readonly state: pulumi.Output<string>;
+  /** Whether the guest said that it is well; unset while it is meant to be off. */
+  declare public readonly healthy: pulumi.Output<boolean | undefined>;
+  /** Id of the image that the guest runs. */
+  declare public readonly imageId: pulumi.Output<string | undefined>;
+  /** Version of that image, for people. */
+  declare public readonly imageVersion: pulumi.Output<string | undefined>;
+  /** The kernel's id of this boot: another one means that the guest was restarted. */
+  declare public readonly bootId: pulumi.Output<string | undefined>;
+  /** Start of this boot, ISO 8601 in UTC. */
+  declare public readonly bootedAt: pulumi.Output<string | undefined>;
+  /** `/etc/machine-id` of the guest. */
+  declare public readonly machineId: pulumi.Output<string | undefined>;
+  /** The guest's public SSH host key. */
+  declare public readonly sshHostKey: pulumi.Output<string | undefined>;
+  /** First IPv4 address that is not a loopback one (T-58). With user-mode networking it is of no use from outside. */
+  declare public readonly ip: pulumi.Output<string | undefined>;
+  /** Bytes of the file system on the persistent disk as the guest reports them. */
+  declare public readonly persistBytes: pulumi.Output<number | undefined>;
+
+  constructor(name: string, args: GuestArgs, opts?: pulumi.CustomResourceOptions) {
+    // Outputs must be named here for the SDK to make properties of them.
+    const outputs = {
+      state: undefined,
+      healthy: undefined,
+      imageVersion: undefined,
+      bootId: undefined,
+      bootedAt: undefined,
+      machineId: undefined,
+      sshHostKey: undefined,
+      ip: undefined,
+    };
+    super("nixvm:index:Guest", name, { imageId: undefined, persistBytes: undefined, ...outputs, ...args }, opts);
+  }
+}

@@ -1,0 +1,81 @@
+/** Readers of virsh's output (LC_ALL=C), kept apart because they are pure. */
+
+/** A domain as libvirt lists it. */
+export interface DomainRef {
+  uuid: string;
+  name: string;
+}
+
+/** Run state of a domain, with the reason libvirt gives ("booted", "crashed", "I/O error"). */
+export interface DomainState {
+  state: string;
+  reason: string;
+}
+
+const uuidPattern = /^\s*([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\s+(.*\S)\s*$/;
+
+/** `virsh list --all --uuid --name`: one line a domain, "uuid name"; the name may hold spaces. */
+export function parseDomains(text: string): DomainRef[] {
+  const found: DomainRef[] = [];
+  for (const line of text.split("\n")) {
+    const match = uuidPattern.exec(line);
+    if (match) found.push({ uuid: match[1]!, name: match[2]! });
+  }
+  return found;
+}
+
+/** `virsh domstate --reason`: "shut off (destroyed)", "running (booted)". */
+export function parseState(text: string): DomainState {
+  const line = text.trim();
+  const match = /^(.*?)\s*\((.*)\)$/.exec(line);
+  return match ? { state: match[1]!, reason: match[2]! } : { state: line, reason: "" };
+}
+
+/** The bytes behind "Capacity:" of `virsh domblkinfo` or `virsh vol-info --bytes`; undefined when there is none. */
+export function parseCapacity(text: string): number | undefined {
+  const match = /^\s*Capacity:\s*(\d+)(?:\s+bytes)?\s*$/m.exec(text);
+  return match ? Number(match[1]) : undefined;
+}
+
+/** virsh's own words: its "error: " lines joined, without the prefix; virsh puts the cause on the second line. */
+export function parseError(stderr: string): string {
+  const lines = stderr
+    .split("\n")
+    .map((line) => line.replace(/^error:\s*/, "").trim())
+    .filter((line) => line !== "");
+  return lines.join(": ");
+}
+
+/** Ports on this machine that a domain forwards to its guest, read from the QEMU arguments in its XML. */
+export function parseForwardedPorts(xml: string): number[] {
+  return [...xml.matchAll(/hostfwd=tcp:[^:,'"\s]*:(\d+)-/g)].map((match) => Number(match[1]));
+}
+
+/** First IPv4 address of `guest-network-get-interfaces` that is not a loopback one; undefined when there is none yet. */
+export function firstAddress(reply: unknown): string | undefined {
+  if (!Array.isArray(reply)) return undefined;
+  for (const nic of reply as Array<Record<string, unknown> | null>) {
+    const addresses = nic?.["ip-addresses"];
+    if (nic?.["name"] === "lo" || !Array.isArray(addresses)) continue;
+    for (const entry of addresses as Array<Record<string, unknown> | null>) {
+      const address = entry?.["ip-address"];
+      if (entry?.["ip-address-type"] === "ipv4" && typeof address === "string" && !address.startsWith("127.")) {
+        return address;
+      }
+    }
+  }
+  return undefined;
+}
+
+/** A size for people: exact where a unit divides it, else bytes, so that two different sizes never look the same. */
+export function formatBytes(bytes: number): string {
+  for (const [unit, factor] of [
+    ["TiB", 2 ** 40],
+    ["GiB", 2 ** 30],
+    ["MiB", 2 ** 20],
+    ["KiB", 2 ** 10],
+  ] as const) {
+    if (bytes >= factor && bytes % factor === 0) return `${bytes / factor} ${unit}`;
+  }
+  return `${bytes} bytes`;
+}

@@ -1,0 +1,169 @@
+import { Clock } from "./clock";
+import { diffGuest, GuestDiff, onlyDomainUnknown } from "./diff";
+import { Display } from "./engine";
+import { Deps } from "./gate";
+import { hostKeyProps, makeHostKey } from "./host-key";
+import { checkGuest, Failure, Props, readGuest as decode, UNKNOWN } from "./inputs";
+import { applyGuest, deleteGuest, readGuest } from "./lifecycle";
+import { Run } from "./run";
+import { Libvirt } from "./virsh";
+
+/** What all resources share; replaced in tests. */
+export interface World {
+  libvirt(uri: string): Libvirt;
+  run: Run;
+  clock: Clock;
+  signal: AbortSignal;
+  /** Where lines go; known only after the engine has told its address. */
+  display(): Display;
+}
+
+/** Which resource a request is about. */
+export interface Target {
+  urn: string;
+  id: string;
+}
+
+/** The operations of one resource type, free of gRPC. Properties are plain values; secrets come unmarked. */
+export interface ResourceType {
+  check(urn: string, olds: Props | undefined, news: Props): Failure[];
+  diff(target: Target, oldInputs: Props, olds: Props, news: Props): GuestDiff;
+  create(urn: string, news: Props, timeout: number, preview: boolean): Promise<{ id: string; properties: Props }>;
+  update(target: Target, olds: Props, news: Props, timeout: number, preview: boolean): Promise<Props>;
+  /** Undefined when it is gone. */
+  read(target: Target, inputs: Props, olds: Props): Promise<Props | undefined>;
+  delete(target: Target, inputs: Props, timeout: number): Promise<void>;
+}
+
+/** What a restarted or updated guest says anew, so that nobody reads an old value in a preview. */
+const volatile = ["state", "healthy", "imageVersion", "bootId", "bootedAt", "ip"];
+
+export class GuestType implements ResourceType {
+  /**
+   * Inputs of guests whose domain is being replaced. The engine first asks for a diff with nothing but the domain's id
+   * unknown; then it registers the guest as a new one and shows the former inputs to nobody, so that why it restarts,
+   * and a refused shrink, could not be told without this memory.
+   */
+  private readonly replaced = new Map<string, Props>();
+  private readonly told = new Set<string>();
+
+  constructor(private readonly world: World) {}
+
+  check(urn: string, olds: Props | undefined, news: Props): Failure[] {
+    const fresh = olds === undefined || Object.keys(olds).length === 0;
+    const before = fresh ? this.replaced.get(urn) : olds;
+    const failures = checkGuest(before, news);
+    if (fresh && before !== undefined && failures.length === 0) {
+      const { reasons } = diffGuest(before, news);
+      const restarts =
+        reasons.find((reason) => reason.startsWith("restarts")) ?? "restarts, because its domain is replaced";
+      this.tell(urn, news, [restarts]);
+    }
+    return failures;
+  }
+
+  diff({ urn }: Target, oldInputs: Props, olds: Props, news: Props): GuestDiff {
+    const diff = diffGuest(oldInputs, news, olds);
+    if (onlyDomainUnknown(diff, news)) this.replaced.set(urn, oldInputs);
+    else this.tell(urn, news, diff.reasons);
+    return diff;
+  }
+
+  async create(
+    urn: string,
+    news: Props,
+    timeout: number,
+    preview: boolean,
+  ): Promise<{ id: string; properties: Props }> {
+    if (preview) return { id: "", properties: news };
+    const want = decode(news);
+    return { id: want.uuid, properties: await applyGuest(want, timeout, this.deps(urn, want.uri, want.vm)) };
+  }
+
+  async update({ urn }: Target, olds: Props, news: Props, timeout: number, preview: boolean): Promise<Props> {
+    if (preview) {
+      const kept = { ...olds, ...news };
+      for (const key of volatile) if (key in kept) kept[key] = UNKNOWN;
+      return kept;
+    }
+    const want = decode(news);
+    return applyGuest(want, timeout, this.deps(urn, want.uri, want.vm));
+  }
+
+  async read({ urn }: Target, inputs: Props, olds: Props): Promise<Props | undefined> {
+    if (Object.keys(inputs).length === 0) {
+      throw new Error(
+        "nixvm:index:Guest cannot be imported: it holds no data of its own; declare it and run pulumi up",
+      );
+    }
+    const want = decode(inputs);
+    return readGuest(want, olds, this.deps(urn, want.uri, want.vm));
+  }
+
+  async delete({ urn }: Target, inputs: Props, timeout: number): Promise<void> {
+    const want = decode(inputs);
+    await deleteGuest(want, timeout, this.deps(urn, want.uri, want.vm));
+  }
+
+  /** The engine asks for a diff several times a run; people want each line once. */
+  private tell(urn: string, news: Props, reasons: string[]): void {
+    for (const reason of reasons) {
+      const line = `${String(news["vm"])}: ${reason}`;
+      if (this.told.has(`${urn} ${line}`)) continue;
+      this.told.add(`${urn} ${line}`);
+      this.world.display().log("info", urn, line);
+    }
+  }
+
+  private deps(urn: string, uri: string, vm: string): Deps {
+    const { clock, signal, display } = this.world;
+    return {
+      libvirt: this.world.libvirt(uri),
+      clock,
+      signal,
+      progress: (message) => display().log("status", urn, `${vm}: ${message}`),
+      info: (message) => display().log("info", urn, `${vm}: ${message}`),
+      warn: (message) => display().log("warning", urn, `${vm}: ${message}`),
+    };
+  }
+}
+
+/** A key pair made once: no input of it leads to another one. */
+export class SshHostKeyType implements ResourceType {
+  constructor(private readonly world: World) {}
+
+  check(): Failure[] {
+    return [];
+  }
+
+  diff(): GuestDiff {
+    return { replaces: [], updates: [], drift: [], reasons: [] };
+  }
+
+  async create(
+    _urn: string,
+    news: Props,
+    _timeout: number,
+    preview: boolean,
+  ): Promise<{ id: string; properties: Props }> {
+    if (preview)
+      return {
+        id: "",
+        properties: hostKeyProps({ ...news, privateKeyOpenssh: UNKNOWN, publicKey: UNKNOWN, fingerprint: UNKNOWN }),
+      };
+    const key = await makeHostKey(this.world.run);
+    return { id: key.fingerprint, properties: hostKeyProps({ ...news, ...key }) };
+  }
+
+  async update(_target: Target, olds: Props): Promise<Props> {
+    return hostKeyProps(olds);
+  }
+
+  async read(_target: Target, _inputs: Props, olds: Props): Promise<Props | undefined> {
+    return hostKeyProps(olds);
+  }
+
+  async delete(): Promise<void> {
+    // The pair lives in the state only.
+  }
+}

@@ -1,0 +1,144 @@
+import { DomainRef, DomainState, parseCapacity, parseDomains, parseError, parseState } from "./parse";
+import { Run, run as realRun } from "./run";
+
+/**
+ * Why a call failed: `unreachable` (no libvirt behind the URI), `missing` (no virsh), `timeout` (libvirt did not answer
+ * in time), `agent` (the guest agent did not do it), `failed` (libvirt refused).
+ */
+export type LibvirtErrorKind = "unreachable" | "missing" | "timeout" | "agent" | "failed";
+
+export class LibvirtError extends Error {
+  constructor(
+    readonly kind: LibvirtErrorKind,
+    message: string,
+  ) {
+    super(message);
+    this.name = "LibvirtError";
+  }
+}
+
+/**
+ * All that the provider wants from libvirt. Domains are named by UUID only: a domain that merely carries our name can
+ * then never be stopped by mistake.
+ */
+export interface Libvirt {
+  /** Every domain, running or not. */
+  domains(): Promise<DomainRef[]>;
+  state(uuid: string): Promise<DomainState>;
+  start(uuid: string): Promise<void>;
+  resume(uuid: string): Promise<void>;
+  /** Asks the guest to power off; returns once asked. */
+  shutdown(uuid: string, mode: "agent" | "acpi"): Promise<void>;
+  /** Pulls the plug. */
+  destroy(uuid: string): Promise<void>;
+  /** Sends one command to the guest agent and gives its `return` value. */
+  agent(uuid: string, command: AgentCommand): Promise<unknown>;
+  /** Size of a disk of the domain as the guest sees it, in bytes. */
+  diskBytes(uuid: string, path: string): Promise<number>;
+  /** Live growth of a disk of a running domain. */
+  blockResize(uuid: string, path: string, bytes: number): Promise<void>;
+  /** Growth of a volume that no running domain uses. */
+  volumeResize(path: string, bytes: number): Promise<void>;
+  xml(uuid: string): Promise<string>;
+}
+
+/** A guest agent command, as QEMU's protocol has it. */
+export interface AgentCommand {
+  execute: string;
+  arguments?: Record<string, unknown>;
+}
+
+/** Seconds libvirt waits for the agent. libvirt, not we, must give up: a dropped client leaves a request pending. */
+const agentSeconds = 5;
+/** Longer than any healthy call, 143 s being the worst seen when libvirtd probes QEMU anew (design D8). */
+const callMs = 180_000;
+
+/** {@link Libvirt} through `virsh`, which knows every transport and keeps its output stable. */
+export class Virsh implements Libvirt {
+  constructor(
+    private readonly uri: string,
+    private readonly run: Run = realRun,
+  ) {}
+
+  async domains(): Promise<DomainRef[]> {
+    return parseDomains(await this.call("list", "--all", "--uuid", "--name"));
+  }
+
+  async state(uuid: string): Promise<DomainState> {
+    return parseState(await this.call("domstate", uuid, "--reason"));
+  }
+
+  async start(uuid: string): Promise<void> {
+    await this.call("start", uuid);
+  }
+
+  async resume(uuid: string): Promise<void> {
+    await this.call("resume", uuid);
+  }
+
+  async shutdown(uuid: string, mode: "agent" | "acpi"): Promise<void> {
+    await this.call("shutdown", uuid, "--mode", mode);
+  }
+
+  async destroy(uuid: string): Promise<void> {
+    await this.call("destroy", uuid);
+  }
+
+  async agent(uuid: string, command: AgentCommand): Promise<unknown> {
+    const text = JSON.stringify(command);
+    let reply: string;
+    try {
+      reply = await this.call("qemu-agent-command", uuid, "--timeout", String(agentSeconds), text);
+    } catch (error) {
+      if (error instanceof LibvirtError && error.kind === "failed") throw new LibvirtError("agent", error.message);
+      throw error;
+    }
+    try {
+      return (JSON.parse(reply) as { return: unknown }).return;
+    } catch {
+      throw new LibvirtError("agent", `the guest agent's answer to ${command.execute} is not JSON: ${reply.trim()}`);
+    }
+  }
+
+  async diskBytes(uuid: string, path: string): Promise<number> {
+    const bytes = parseCapacity(await this.call("domblkinfo", uuid, path));
+    if (bytes === undefined) throw new LibvirtError("failed", `virsh domblkinfo gives no capacity for ${path}`);
+    return bytes;
+  }
+
+  async blockResize(uuid: string, path: string, bytes: number): Promise<void> {
+    await this.call("blockresize", uuid, path, `${bytes}b`);
+  }
+
+  async volumeResize(path: string, bytes: number): Promise<void> {
+    await this.call("vol-resize", path, `${bytes}b`);
+  }
+
+  xml(uuid: string): Promise<string> {
+    return this.call("dumpxml", uuid);
+  }
+
+  private async call(...args: string[]): Promise<string> {
+    const result = await this.run("virsh", ["-q", "-c", this.uri, ...args], callMs);
+    if (result.code === 0) return result.stdout;
+    throw virshError(this.uri, args[0] ?? "", result.failure, result.stderr);
+  }
+}
+
+/** One line that says what failed where; shared with the preflight so that both speak alike. */
+export function virshError(uri: string, verb: string, failure: string | undefined, stderr: string): LibvirtError {
+  const text = parseError(stderr);
+  if (failure === "missing") {
+    return new LibvirtError("missing", "virsh is not on PATH; install the package libvirt-clients");
+  }
+  if (failure === "timeout") {
+    return new LibvirtError("timeout", `libvirt at ${uri} did not answer "virsh ${verb}" in ${callMs / 1000} s`);
+  }
+  if (
+    /failed to connect to the hypervisor|cannot connect|connection (refused|reset)|client socket is closed/i.test(text)
+  ) {
+    const cause = text.replace(/^failed to connect to the hypervisor:?\s*/, "");
+    return new LibvirtError("unreachable", `libvirt at ${uri} does not answer: ${cause || text}`);
+  }
+  return new LibvirtError("failed", `virsh ${verb}: ${text || "failed without a message"}`);
+}
