@@ -1,0 +1,140 @@
+import * as libvirt from "@pulumi/libvirt";
+import * as pulumi from "@pulumi/pulumi";
+import * as random from "@pulumi/random";
+import { BaseImage } from "./BaseImage";
+import type { ResolvedImage } from "./images";
+import { Network } from "./Network";
+import * as plan from "./plan";
+import { VirtualMachine, type VmSummary } from "./VirtualMachine";
+
+/** Arguments of {@link Fleet}. */
+export interface FleetArgs {
+  /** What {@link plan.planFleet} made of the stack file. */
+  plan: plan.Plan;
+  /** The stack file's images, resolved. */
+  images: Record<string, ResolvedImage>;
+}
+
+interface HostResources {
+  provider: libvirt.Provider;
+  pool: pulumi.Output<string>;
+}
+
+/** All VMs of a stack, with what they share. Turns a plan into resources and decides nothing. */
+export class Fleet extends pulumi.ComponentResource {
+  /** What the stack says of each VM. */
+  public readonly vms: pulumi.Output<Record<string, VmSummary>>;
+
+  constructor(name: string, args: FleetArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("nixvm:index:Fleet", name, {}, opts);
+    const { vms, prefix } = args.plan;
+    // Made once; every identity is derived of it and of the VM's name, and of nothing that an upgrade changes (T-43).
+    const key = new random.RandomId(`${name}-key`, { byteLength: 32 }, { parent: this });
+    const fleetKey = pulumi.secret(key.hex);
+
+    const hosts = new Map(args.plan.hosts.map((h) => [h.name, this.host(h, vms)]));
+    const hostOf = (host: string): HostResources => must(hosts.get(host), `host ${host}`);
+
+    const bases = new Map<string, BaseImage>();
+    for (const image of args.plan.images) {
+      const resolved = must(args.images[image.name], `image ${image.name}`);
+      const { provider, pool } = hostOf(image.host);
+      // One upload for a host and content, also when two names stand for the same file.
+      const label = `base-${image.host}-${plan.digest12(resolved.digest)}`;
+      const known = [...bases.values()].find((base) => pulumi.resourceName(base) === label);
+      bases.set(
+        image.key,
+        known ??
+          new BaseImage(
+            label,
+            {
+              pool,
+              volumeName: `${plan.baseVolumeName(prefix, resolved.digest)}.${resolved.format}`,
+              source: resolved.file,
+              format: resolved.format,
+            },
+            { parent: this, provider },
+          ),
+      );
+    }
+
+    const networks = new Map(
+      args.plan.networks.flatMap((network) => {
+        if (!network.create || !network.subnet) {
+          return [];
+        }
+        const made = new Network(
+          `network-${network.name}`,
+          {
+            networkName: network.libvirtName,
+            subnet: network.subnet.cidr,
+            mode: network.mode,
+            dhcp: network.dhcp,
+            ...(network.domain === null ? {} : { domain: network.domain }),
+            ...(network.bridge === null ? {} : { bridge: network.bridge }),
+          },
+          { parent: this, provider: hostOf(network.host).provider },
+        );
+        return [[network.name, made.networkName] as const];
+      }),
+    );
+
+    const made = new Map<string, VirtualMachine>();
+    for (const vm of vms) {
+      const host = must(
+        args.plan.hosts.find((h) => h.name === vm.host),
+        `host ${vm.host}`,
+      );
+      const { provider, pool } = hostOf(vm.host);
+      const entry = vm.network.mode === "nat" ? vm.network.entry : null;
+      const networkName = entry === null ? undefined : networks.get(entry);
+      made.set(
+        vm.name,
+        new VirtualMachine(
+          vm.name,
+          {
+            vm,
+            host,
+            prefix,
+            pool,
+            fleetKey,
+            image: must(args.images[vm.image], `image ${vm.image}`),
+            baseVolumeId: must(bases.get(vm.imageKey), `image ${vm.imageKey}`).volumeId,
+            after: vm.after.map((other) => must(made.get(other), `VM ${other}`)),
+            ...(networkName === undefined ? {} : { networkName }),
+          },
+          { parent: this, provider },
+        ),
+      );
+    }
+
+    this.vms = pulumi.output(Object.fromEntries([...made].map(([vm, resource]) => [vm, resource.summary])));
+    this.registerOutputs({ vms: this.vms });
+  }
+
+  private host(host: plan.HostPlan, vms: readonly plan.VmPlan[]): HostResources {
+    const provider = new libvirt.Provider(`host-${host.name}`, { uri: host.uri }, { parent: this });
+    if (!host.pool.create) {
+      return { provider, pool: pulumi.output(host.pool.name) };
+    }
+    const pool = new libvirt.Pool(
+      `pool-${host.name}`,
+      { name: host.pool.name, type: "dir", target: { path: host.pool.path } },
+      {
+        parent: this,
+        provider,
+        // A pool with retained data in it cannot be removed, and must not be.
+        retainOnDelete: vms.some((vm) => vm.host === host.name && vm.persist?.retain === true),
+      },
+    );
+    return { provider, pool: pool.name };
+  }
+}
+
+/** The planner checked every reference; one that is missing here is a fault of this program. */
+function must<T>(value: T | undefined, what: string): T {
+  if (value === undefined) {
+    throw new Error(`fleet: ${what} is in the plan but not among its resources`);
+  }
+  return value;
+}

@@ -1,0 +1,252 @@
+import * as libvirt from "@pulumi/libvirt";
+import * as pulumi from "@pulumi/pulumi";
+import { Guest } from "../provider/guest";
+import { domainXslt, type DomainSpec } from "./domainXslt";
+import type { ResolvedImage } from "./images";
+import { OverlayDisk } from "./OverlayDisk";
+import { PersistentVolume } from "./PersistentVolume";
+import { ScratchDisk } from "./ScratchDisk";
+import { Seed } from "./Seed";
+import * as plan from "./plan";
+
+/** Arguments of {@link VirtualMachine}. */
+export interface VirtualMachineArgs {
+  /** The VM with every default filled in. */
+  vm: plan.VmPlan;
+  /** The host it runs on. */
+  host: plan.HostPlan;
+  /** What is known of its image. */
+  image: ResolvedImage;
+  /** Start of every name in libvirt. */
+  prefix: string;
+  /** Volume of its base image. */
+  baseVolumeId: pulumi.Input<string>;
+  /** Name of the pool, known when the pool is there. */
+  pool: pulumi.Input<string>;
+  /** libvirt's name of its network, known when the network is there; unused with a bridge or user networking. */
+  networkName?: pulumi.Input<string>;
+  /** The fleet's secret key, of which every identity is derived. */
+  fleetKey: pulumi.Input<string>;
+  /** VMs that have to be done before this one is touched (D4). */
+  after: VirtualMachine[];
+}
+
+/** One VM: overlay, persistent volume, scratch disk, seed, domain, and the guest that has to say that it is healthy. */
+export class VirtualMachine extends pulumi.ComponentResource {
+  /** The gate: what comes after this VM waits for it. */
+  public readonly guest: Guest;
+  /** Stable facts and the guest's last word, for stack outputs and the CLI. */
+  public readonly summary: pulumi.Output<VmSummary>;
+
+  constructor(name: string, args: VirtualMachineArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("nixvm:index:VirtualMachine", name, {}, opts);
+    const { vm, host, image, pool } = args;
+    const digest = plan.digest12(image.digest);
+
+    const identity = pulumi
+      .output(args.fleetKey)
+      .apply((key) => plan.identityOf(key, vm.name, { ...vm.identity, mac: vm.network.mac ?? vm.identity.mac }));
+    // The key is secret; what is derived one-way is visible on every wire and in libvirt anyway.
+    const uuid = pulumi.unsecret(identity.uuid);
+    const mac = pulumi.unsecret(identity.mac);
+
+    const overlay = new OverlayDisk(
+      // The digest is part of the name: an overlay is of one image for life. Going back to a former image after a failed
+      // upgrade then finds the overlays that are still there, and a VM that was never touched is not restarted.
+      `${name}-overlay-${digest}`,
+      {
+        pool,
+        volumePrefix: `${args.prefix}-${vm.name}`,
+        digest,
+        baseVolumeId: args.baseVolumeId,
+        generation: vm.generation,
+      },
+      { parent: this },
+    );
+    const persist = vm.persist
+      ? new PersistentVolume(
+          `${name}-persist`,
+          {
+            pool,
+            volumeName: vm.persist.volumeName,
+            sizeBytes: vm.persist.sizeBytes,
+            protect: vm.persist.protect,
+            retain: vm.persist.retain,
+          },
+          { parent: this },
+        )
+      : undefined;
+    const scratch = vm.scratch
+      ? new ScratchDisk(
+          `${name}-scratch`,
+          { pool, volumePrefix: vm.scratch.volumeName, sizeBytes: vm.scratch.sizeBytes },
+          { parent: this },
+        )
+      : undefined;
+
+    const files = pulumi
+      .all([identity, args.fleetKey])
+      .apply(([id, key]) =>
+        plan.seedFiles(vm, id, vm.identity.sshHostKey === "stack" ? plan.hostKeyOf(key, vm.name) : undefined),
+      );
+    const seedDigest = pulumi.unsecret(files.apply(plan.seedDigest));
+    const seed = new Seed(
+      `${name}-seed`,
+      { pool, volumePrefix: `${args.prefix}-${vm.name}-seed`, files, digest: seedDigest },
+      { parent: this },
+    );
+
+    const consoleLog = isTest(host.uri) ? undefined : plan.consoleLogPath(host.consoleDir, vm.domainName);
+    const disks = [
+      { volumeId: overlay.volumeId, serial: "boot" },
+      ...(persist ? [{ volumeId: persist.volumeId, serial: "persist" }] : []),
+      ...(scratch ? [{ volumeId: scratch.volumeId, serial: "scratch" }] : []),
+    ];
+    const xslt = pulumi
+      .all([uuid, mac, pulumi.all(disks.map((d) => d.volumeId))])
+      .apply(([knownUuid, knownMac, paths]) =>
+        domainXslt({
+          type: isTest(host.uri) ? "test" : host.accelerator === "kvm" ? "kvm" : "qemu",
+          uuid: knownUuid,
+          disks: disks.map((d, i) => ({ path: paths[i] ?? "", serial: d.serial })),
+          nic: nicOf(vm.network, knownMac),
+          noCoreDump: scratch !== undefined,
+          ...(consoleLog === undefined ? {} : { consoleLog }),
+          ...(vm.firmware === null ? {} : { firmware: vm.firmware }),
+          ...(vm.cpuModel === null ? {} : { cpuModel: vm.cpuModel }),
+        }),
+      );
+    const domain = new libvirt.Domain(
+      `${name}-domain`,
+      {
+        name: vm.domainName,
+        description: `nixvm ${args.prefix}`,
+        type: isTest(host.uri) ? "test" : host.accelerator === "kvm" ? "kvm" : "qemu",
+        memory: vm.memoryMiB,
+        vcpu: vm.vcpus,
+        running: vm.running,
+        autostart: vm.running,
+        cloudinit: seed.diskId,
+        disks: disks.map(({ volumeId }) => ({ volumeId })),
+        networkInterfaces: interfacesOf(vm, mac, args.networkName),
+        xml: { xslt },
+      },
+      {
+        parent: this,
+        dependsOn: args.after.map((other) => other.guest),
+        // The provider plans a change of these in place, and then changes nothing in libvirt.
+        replaceOnChanges: ["disks", "networkInterfaces"],
+        deleteBeforeReplace: true,
+        // What a refresh reads back: chosen by libvirt, or said in the stylesheet.
+        ignoreChanges: ["firmware", "nvram", "cpu", "machine", "arch", "emulator", "type"],
+      },
+    );
+
+    this.guest = new Guest(
+      `${name}-guest`,
+      {
+        uri: host.uri,
+        vm: vm.name,
+        domain: vm.domainName,
+        uuid,
+        domainId: domain.id,
+        imageDigest: digest,
+        memoryMiB: vm.memoryMiB,
+        vcpus: vm.vcpus,
+        network: describeNetwork(vm.network),
+        accelerator: host.accelerator,
+        seedDigest,
+        running: vm.running,
+        contract: image.id === undefined ? "none" : "nixvm",
+        stopTimeoutSeconds: vm.stopTimeoutSeconds,
+        ...(image.id === undefined ? {} : { imageId: image.id }),
+        ...(persist ? { persistPath: persist.volumeId, persistBytes: vm.persist?.sizeBytes } : {}),
+        ...(consoleLog === undefined ? {} : { consoleLog }),
+      },
+      {
+        parent: this,
+        customTimeouts: {
+          create: `${vm.gateTimeoutSeconds}s`,
+          update: `${vm.gateTimeoutSeconds}s`,
+          // Past its own limit the stop still has to pull the plug.
+          delete: `${vm.stopTimeoutSeconds + 60}s`,
+        },
+      },
+    );
+
+    this.summary = pulumi
+      .all([uuid, mac, this.guest.imageVersion, this.guest.imageId, this.guest.bootedAt, this.guest.ip])
+      .apply(([knownUuid, knownMac, version, id, bootedAt, ip]) => ({
+        uri: host.uri,
+        domain: vm.domainName,
+        uuid: knownUuid,
+        mac: knownMac,
+        poolPath: host.pool.path,
+        image: version ?? id ?? digest,
+        bootedAt: bootedAt ?? "",
+        access: accessOf(vm, ip),
+      }));
+    this.registerOutputs({ summary: this.summary });
+  }
+}
+
+/** What a stack says of a VM. */
+export interface VmSummary {
+  uri: string;
+  domain: string;
+  uuid: string;
+  mac: string;
+  poolPath: string;
+  image: string;
+  bootedAt: string;
+  access: string;
+}
+
+function isTest(uri: string): boolean {
+  return uri.startsWith("test");
+}
+
+function nicOf(network: plan.Attachment, mac: string): DomainSpec["nic"] {
+  return network.mode === "user" ? { mode: "user", mac, sshPort: network.sshPort } : { mode: "libvirt" };
+}
+
+function interfacesOf(
+  vm: plan.VmPlan,
+  mac: pulumi.Input<string>,
+  networkName: pulumi.Input<string> | undefined,
+): libvirt.types.input.DomainNetworkInterface[] {
+  switch (vm.network.mode) {
+    case "user":
+      return [];
+    case "bridge":
+      return [{ bridge: vm.network.bridge, mac }];
+    case "nat":
+      return [{ networkName: networkName ?? vm.network.network, mac }];
+  }
+}
+
+/** One line, shown in a preview when it changes. */
+function describeNetwork(network: plan.Attachment): string {
+  switch (network.mode) {
+    case "user":
+      return `user, ssh on 127.0.0.1:${network.sshPort}`;
+    case "bridge":
+      return `bridge ${network.bridge}`;
+    case "nat":
+      return `network ${network.network}${network.address ? `, ${network.address.ip}` : ""}`;
+  }
+}
+
+function accessOf(vm: plan.VmPlan, ip: string | undefined): string {
+  const account = vm.accounts.find((a) => a.authorizedKeys.length > 0)?.name;
+  const at = account === undefined ? "" : `${account}@`;
+  if (vm.network.mode === "user") {
+    return account === undefined ? `127.0.0.1:${vm.network.sshPort}` : `ssh -p ${vm.network.sshPort} ${at}127.0.0.1`;
+  }
+  const address = vm.network.mode === "nat" ? (vm.network.address?.ip ?? ip) : ip;
+  return address === undefined || address === ""
+    ? "no address yet"
+    : account === undefined
+      ? address
+      : `ssh ${at}${address}`;
+}

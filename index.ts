@@ -1,0 +1,117 @@
+import * as path from "node:path";
+import * as pulumi from "@pulumi/pulumi";
+import { Fleet } from "./components/Fleet";
+import { type ImageSource, resolveImages } from "./components/images";
+import { readKeyFiles } from "./components/keyFiles";
+import * as plan from "./components/plan";
+import { preflight } from "./provider/preflight";
+
+const NAMESPACE = "nixvm:";
+
+/** All of the stack file's part that is ours, also keys that nobody knows: those are mistakes to report. */
+function readConfig(): Record<string, unknown> {
+  const config: Record<string, unknown> = {};
+  for (const [key, text] of Object.entries(pulumi.runtime.allConfig())) {
+    if (key.startsWith(NAMESPACE)) {
+      config[key.slice(NAMESPACE.length)] = parsed(text);
+    }
+  }
+  return config;
+}
+
+/** Objects arrive as JSON; a plain word is itself. */
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+/** Values that `npm run env` exports: what setup found on this machine (D8). */
+function machineDefaults(): plan.PlanContext["defaults"] {
+  const { LIBVIRT_DEFAULT_URI, NIXVM_ACCELERATOR, NIXVM_POOL_ROOT, NIXVM_CONSOLE_DIR } = process.env;
+  return {
+    ...(LIBVIRT_DEFAULT_URI ? { uri: LIBVIRT_DEFAULT_URI } : {}),
+    ...(NIXVM_ACCELERATOR === "kvm" || NIXVM_ACCELERATOR === "tcg" ? { accelerator: NIXVM_ACCELERATOR } : {}),
+    ...(NIXVM_POOL_ROOT ? { poolRoot: NIXVM_POOL_ROOT } : {}),
+    ...(NIXVM_CONSOLE_DIR ? { consoleDir: NIXVM_CONSOLE_DIR } : {}),
+  };
+}
+
+function refuse(problems: readonly plan.Problem[]): never {
+  // RunError shows its text without a stack trace of this program, which would say nothing to the reader.
+  throw new pulumi.RunError(plan.formatProblems(problems));
+}
+
+/** Only maps go to the resolver; what else stands there is the planner's to report. */
+function imageSources(config: Record<string, unknown>): Record<string, ImageSource> {
+  const { images } = config;
+  if (typeof images !== "object" || images === null || Array.isArray(images)) {
+    return {};
+  }
+  return Object.fromEntries(
+    Object.entries(images as Record<string, ImageSource>).filter(
+      ([, source]) =>
+        typeof source?.path === "string" || (typeof source?.url === "string" && typeof source.sha256 === "string"),
+    ),
+  );
+}
+
+/** The program: the stack file in, a fleet out. Nothing is registered before all of the stack file is found good. */
+export = async (): Promise<Record<string, unknown>> => {
+  const projectDir = pulumi.runtime.getRootDirectory?.() ?? process.cwd();
+  const written = await readKeyFiles(readConfig(), projectDir);
+  const config = written.config as Record<string, unknown>;
+  const context: plan.PlanContext = {
+    project: pulumi.getProject(),
+    stack: pulumi.getStack(),
+    ...(machineDefaults() ? { defaults: machineDefaults() } : {}),
+  };
+
+  // First the stack file alone: image files are not opened for a file that is wrong anyway.
+  const first = plan.planFleet(config, context);
+  if (!first.ok || written.problems.length > 0) {
+    refuse([...written.problems, ...(first.ok ? [] : first.problems)]);
+  }
+  const { images, problems } = await resolveImages(imageSources(config), {
+    projectDir,
+    cacheDir: path.join(projectDir, ".nixvm", "cache"),
+  });
+  const result = plan.planFleet(config, { ...context, images });
+  if (!result.ok || problems.length > 0) {
+    refuse([...problems, ...(result.ok ? [] : result.problems)]);
+  }
+  const missing = await preflight(
+    result.plan.hosts.map((host) => ({
+      name: host.name,
+      uri: host.uri,
+      accelerator: host.accelerator,
+      poolPath: host.pool.path,
+      poolCreate: host.pool.create,
+    })),
+    result.plan.vms.map((vm) => ({
+      name: vm.name,
+      domain: vm.domainName,
+      host: vm.host,
+      ...(vm.network.mode === "user" ? { sshPort: vm.network.sshPort } : {}),
+    })),
+  );
+  if (missing.length > 0) {
+    refuse(missing);
+  }
+  for (const warning of result.plan.warnings) {
+    await pulumi.log.warn(plan.formatProblem(warning));
+  }
+
+  // Capturing a stack trace for each promise of each resource is half of the time of a large preview. Errors of this
+  // program keep theirs: the limit is back before anything can fail.
+  const limit = Error.stackTraceLimit;
+  Error.stackTraceLimit = 0;
+  try {
+    const fleet = new Fleet("fleet", { plan: result.plan, images });
+    return { vms: fleet.vms };
+  } finally {
+    Error.stackTraceLimit = limit;
+  }
+};
