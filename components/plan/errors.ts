@@ -25,7 +25,7 @@ const ALLOWED = "; allowed: ";
 const PLAIN_KEY = /^[A-Za-z_][A-Za-z0-9_-]*$/;
 
 /** Fields whose values are secrets wherever they stand, and the names under which people mistype or misplace them. */
-const SECRET_KEY = /(hash|password|passwd|secret|token|private|hostkey$)/i;
+const SECRET_KEY = /(hash|password|passwd|secret|private)/i;
 
 /** Values that are secrets by their look, whatever field they were put in: crypt hashes and private keys. */
 const SECRET_VALUE = /^\$[a-z0-9-]+\$|-----BEGIN/i;
@@ -38,7 +38,9 @@ export function wrong(what: string, allowed: string): string {
 /** Takes a message of the model apart into what is wrong and what is allowed. */
 export function splitAllowed(text: string): { message: string; allowed: string } {
   const at = text.indexOf(ALLOWED);
-  return at < 0 ? { message: text, allowed: "" } : { message: text.slice(0, at), allowed: text.slice(at + ALLOWED.length) };
+  return at < 0
+    ? { message: text, allowed: "" }
+    : { message: text.slice(0, at), allowed: text.slice(at + ALLOWED.length) };
 }
 
 /** Writes a path the way it reads in messages: `fleet.web.accounts[0].name`; keys with other characters are quoted. */
@@ -56,7 +58,8 @@ export function formatPath(segments: readonly Segment[]): string {
 /** Replaces a value by `[secret]` when its field or its look says that it is one. */
 export function redact(segments: readonly Segment[], value: unknown): unknown {
   if (value === undefined) return undefined;
-  if (segments.some((segment) => typeof segment === "string" && SECRET_KEY.test(segment))) return SECRET;
+  const field = segments.filter((segment) => typeof segment === "string").at(-1);
+  if (field !== undefined && SECRET_KEY.test(field)) return SECRET;
   return typeof value === "string" && SECRET_VALUE.test(value) ? SECRET : value;
 }
 

@@ -39,7 +39,10 @@ export function hostKeyOf(key: string, vmName: string): HostKey {
   ]);
   const lines = file.toString("base64").match(/.{1,70}/g) ?? [];
   const [begin, end] = ["BEGIN", "END"].map((word) => `-----${word} OPENSSH PRIVATE KEY-----`);
-  return { privateKey: `${[begin, ...lines, end].join("\n")}\n`, publicKey: `${TYPE} ${publicBlob.toString("base64")}` };
+  return {
+    privateKey: `${[begin, ...lines, end].join("\n")}\n`,
+    publicKey: `${TYPE} ${publicBlob.toString("base64")}`,
+  };
 }
 
 function uint32(value: number): Buffer {

@@ -25,9 +25,12 @@ export function networkName(prefix: string, network: string): string {
   return `${prefix}-${network}`;
 }
 
-/** Volume of a base image; it carries the digest, so that a new image is a new volume next to the old one (D4). */
-export function baseVolumeName(prefix: string, image: string, digest: string): string {
-  return `${prefix}-base-${image}-${digest12(digest)}`;
+/**
+ * Volume of a base image; it carries the digest, so that a new image is a new volume next to the old one (D4). The name
+ * in the stack file is not part of it: renaming an image must not upload it again and replace every overlay.
+ */
+export function baseVolumeName(prefix: string, digest: string): string {
+  return `${prefix}-base-${digest12(digest)}`;
 }
 
 /**

@@ -1,6 +1,7 @@
 /** Names of VMs, groups, hosts, images and networks: they become parts of host names, domain names and file names. */
 export const NAME_PATTERN = /^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$/;
-export const NAME_ALLOWED = "up to 63 lower-case letters, digits and hyphens, beginning with a letter, not ending with a hyphen";
+export const NAME_ALLOWED =
+  "up to 63 lower-case letters, digits and hyphens, beginning with a letter, not ending with a hyphen";
 
 /** One label of RFC 1123. Lower case only: DNS does not tell `Web` from `web`, a shell prompt does. */
 export const HOSTNAME_PATTERN = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
@@ -13,7 +14,9 @@ export const ACCOUNT_ALLOWED = "up to 31 lower-case letters, digits, _ and -, be
 
 /** Accounts that exist in every guest: taking one over would give it a login. */
 export const RESERVED_ACCOUNTS: ReadonlySet<string> = new Set(
-  "root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc nobody sshd messagebus".split(" "),
+  "root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc nobody sshd messagebus".split(
+    " ",
+  ),
 );
 
 /** A crypt(3) hash with a method prefix. C-14: any method; plain text and the prefix-less DES form are refused. */
@@ -67,7 +70,7 @@ export function isSshPublicKey(text: string): boolean {
   if (blob.length < 4 || blob.toString("base64").replace(/=+$/, "") !== match?.[2]?.replace(/=+$/, "")) return false;
   // The blob is a row of length-prefixed strings that ends exactly at its end; a truncated paste does not.
   const strings: Buffer[] = [];
-  for (let at = 0; at < blob.length; ) {
+  for (let at = 0; at < blob.length;) {
     if (at + 4 > blob.length) return false;
     const end = at + 4 + blob.readUInt32BE(at);
     if (end > blob.length) return false;

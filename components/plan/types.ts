@@ -1,0 +1,230 @@
+import type { Problem } from "./errors";
+import type { Preset, RootMode, Store } from "./model-vm";
+
+/** What the program knows besides the stack file. All of it is plain data; facts that are not known are left out. */
+export interface PlanContext {
+  /** Pulumi project name; begins every name in libvirt. */
+  readonly project: string;
+  /** Pulumi stack name; second part of the prefix. */
+  readonly stack: string;
+  /** Defaults that setup found on this machine (D8). */
+  readonly defaults?: {
+    /** libvirt URI of hosts that name none. Default `qemu:///system`. */
+    readonly uri?: string;
+    /** Accelerator of hosts that name none; from a probe VM, never guessed (G-7). Default `kvm`. */
+    readonly accelerator?: Accelerator;
+    /** Folder under which managed pools are made. Without it a pool's path has to be written. */
+    readonly poolRoot?: string;
+    /** Folder of serial console logs. Default `/var/log/libvirt/qemu`. */
+    readonly consoleDir?: string;
+    /** Network mode of VMs that name none: `user` with the embedded libvirt (D8). Default `nat` (T-36). */
+    readonly network?: "nat" | "user";
+  };
+  /** What is known about images, by their name in the stack file, from the sidecar files. */
+  readonly images?: Readonly<Record<string, ImageFacts>>;
+  /** What is known about hosts, by their name in the stack file. */
+  readonly hosts?: Readonly<Record<string, HostFacts>>;
+  /** What the stack's state says about VMs, by name: needed to refuse shrinking before anything is registered (T-62). */
+  readonly current?: Readonly<Record<string, CurrentVm>>;
+}
+
+/** How guests run (G-7): with the processor's help, or emulated. */
+export type Accelerator = "kvm" | "tcg";
+
+/** Facts of an image: the content of the JSON file beside it. */
+export interface ImageFacts {
+  /** What the guest will report. */
+  readonly id?: string;
+  /** Version, for display. */
+  readonly version?: string;
+  /** Version of the guest contract; one that this program does not speak is refused. */
+  readonly contract?: number;
+  /** Root modes that the image can do; others are refused (8.4). */
+  readonly rootModes?: readonly string[];
+}
+
+/** Facts of a host. */
+export interface HostFacts {
+  /** Bridges that the host has; a bridge that is not among them is refused (T-120). */
+  readonly bridges?: readonly string[];
+}
+
+/** Facts of a VM that exists. */
+export interface CurrentVm {
+  /** Bytes of its persistent volume. */
+  readonly persistBytes?: number;
+  /** Generation of that volume; a raised one may be smaller. Default 0. */
+  readonly generation?: number;
+}
+
+/** UEFI files (T-13). */
+export interface FirmwarePlan {
+  readonly loader: string;
+  readonly nvramTemplate: string;
+}
+
+/** A libvirt host. Every configured host is planned, also without VMs: retained volumes keep its pool. */
+export interface HostPlan {
+  /** Name in the stack file. */
+  readonly name: string;
+  /** libvirt connection. */
+  readonly uri: string;
+  readonly accelerator: Accelerator;
+  /** Pool for all disks; `create: false` means that it is there already and is never removed. */
+  readonly pool: { readonly name: string; readonly path: string; readonly create: boolean };
+  /** Folder of serial console logs; the log of a VM is `consoleLogPath(consoleDir, domainName)`. */
+  readonly consoleDir: string;
+  /** `null`: libvirt chooses UEFI without secure boot. */
+  readonly firmware: FirmwarePlan | null;
+}
+
+/** A base image on a host: one for each pair that at least one VM uses (T-5). */
+export interface ImagePlan {
+  /** `<host>/<image>`, unique in the plan. */
+  readonly key: string;
+  /** Name in the stack file. */
+  readonly name: string;
+  /** Name of the host. */
+  readonly host: string;
+  /** File as written, relative to the project's folder or absolute; `null` with a url. */
+  readonly path: string | null;
+  /** Address; `null` with a path. */
+  readonly url: string | null;
+  /** Wanted SHA-256 of the file or download as it is (packed if it is packed); `null` when none was given. */
+  readonly sha256: string | null;
+  /** Format inside the packing. */
+  readonly format: "qcow2" | "raw";
+  /** Packing, by the name's ending `.zst`. */
+  readonly packed: "zstd" | null;
+  /** Image id that guests have to report: from the stack file, else from the facts, else `null` (not known yet). */
+  readonly id: string | null;
+}
+
+/** A libvirt network that the stack file names. */
+export interface NetworkPlan {
+  /** Name in the stack file. */
+  readonly name: string;
+  /** Name of the host. */
+  readonly host: string;
+  /** libvirt's name. */
+  readonly libvirtName: string;
+  /** Whether we make it; `false`: it exists, and is never changed or removed. */
+  readonly create: boolean;
+  readonly mode: "nat" | "isolated";
+  /** CIDR, gateway and usable addresses; `null` for an existing network of which nothing was said. */
+  readonly subnet: { readonly cidr: string; readonly prefixLength: number; readonly gateway: string } | null;
+  readonly dhcp: boolean;
+  readonly domain: string | null;
+  /** Bridge name; `null`: libvirt chooses. */
+  readonly bridge: string | null;
+}
+
+/** How a VM's NIC is connected. `mac` is the address asked for; `null`: that of the derived identity. */
+export type Attachment =
+  | {
+      readonly mode: "nat";
+      /** libvirt's name of the network. */
+      readonly network: string;
+      /** Key in `plan.networks`; `null` for libvirt's own `default`. */
+      readonly entry: string | null;
+      /** Fixed address; `null`: DHCP. `gateway` is `null` on an isolated network. */
+      readonly address: { readonly ip: string; readonly prefixLength: number; readonly gateway: string | null } | null;
+      readonly mac: string | null;
+    }
+  | { readonly mode: "bridge"; readonly bridge: string; readonly mac: string | null }
+  | { readonly mode: "user"; readonly sshPort: number; readonly mac: string | null };
+
+/** An account in the guest (C-16). */
+export interface AccountPlan {
+  readonly name: string;
+  readonly role: "admin" | "user";
+  readonly authorizedKeys: readonly string[];
+  /** Secret. `null`: locked (T-112). */
+  readonly passwordHash: string | null;
+}
+
+/** The persistent volume of a VM (T-4, T-53). */
+export interface PersistPlan {
+  readonly sizeBytes: number;
+  readonly mount: "/var" | "/persist";
+  readonly fs: "ext4" | "zfs";
+  readonly label: string;
+  readonly protect: boolean;
+  readonly retain: boolean;
+  /** Name of the volume in the pool; changes only with the generation (T-50). */
+  readonly volumeName: string;
+}
+
+/** One VM, with every default filled in. Depends on its own entry, its group and `defaults` only, but for `after`. */
+export interface VmPlan {
+  readonly name: string;
+  /** Group it is a member of, or `null`. */
+  readonly group: string | null;
+  readonly host: string;
+  /** Name of the image in the stack file. */
+  readonly image: string;
+  /** Key in `plan.images`. */
+  readonly imageKey: string;
+  readonly preset: Preset;
+  readonly rootMode: RootMode;
+  /** `sizeBytes: null`: the kernel's half of the memory. */
+  readonly home: { readonly mode: "persistent" } | { readonly mode: "tmpfs"; readonly sizeBytes: number | null };
+  readonly store: Store;
+  readonly persist: PersistPlan | null;
+  readonly scratch: { readonly sizeBytes: number; readonly nixOverlay: boolean; readonly volumeName: string } | null;
+  readonly hostname: string;
+  readonly memoryBytes: number;
+  /** `memoryBytes` in MiB, always whole (T-33): the unit of the libvirt provider. */
+  readonly memoryMiB: number;
+  readonly vcpus: number;
+  readonly running: boolean;
+  readonly network: Attachment;
+  readonly accounts: readonly AccountPlan[];
+  /** Secret. `null`: locked (T-104). */
+  readonly rootPasswordHash: string | null;
+  /** Sorted, without repetition. */
+  readonly tcpPorts: readonly number[];
+  readonly udpPorts: readonly number[];
+  readonly dns: readonly string[];
+  /** Overrides for `identityOf`; `null`: derived. */
+  readonly identity: {
+    readonly uuid: string | null;
+    readonly machineId: string | null;
+    readonly mac: string | null;
+    readonly sshHostKey: "guest" | "stack";
+  };
+  readonly generation: number;
+  /** The VM's own, else the host's, else `null`. */
+  readonly firmware: FirmwarePlan | null;
+  readonly cpuModel: string | null;
+  readonly update:
+    | { readonly mode: "image" }
+    | { readonly mode: "pull"; readonly flake: string | null; readonly everySeconds: number };
+  /** Scaled by the accelerator unless written (G-9). */
+  readonly gateTimeoutSeconds: number;
+  readonly stopTimeoutSeconds: number;
+  /** libvirt's name of the domain. */
+  readonly domainName: string;
+  /** VMs that have to be done before this one is touched (D4): at most one, `batch` places before it. */
+  readonly after: readonly string[];
+}
+
+/** Everything that can be known before a resource is made. Plain data. */
+export interface Plan {
+  /** `<project>-<stack>`. */
+  readonly prefix: string;
+  /** Sorted by name. */
+  readonly hosts: readonly HostPlan[];
+  /** Sorted by key; used ones only. */
+  readonly images: readonly ImagePlan[];
+  /** Sorted by name. */
+  readonly networks: readonly NetworkPlan[];
+  /** In rollout order: sorted by name, so that the order does not depend on that of the stack file. */
+  readonly vms: readonly VmPlan[];
+  /** Allowed, but likely not what was meant (8.4). */
+  readonly warnings: readonly Problem[];
+}
+
+/** Either a plan, or all mistakes at once. */
+export type PlanResult =
+  { readonly ok: true; readonly plan: Plan } | { readonly ok: false; readonly problems: readonly Problem[] };
