@@ -10,7 +10,14 @@ const HEADER = "# Written by tools/libvirtd.mjs at every start: changes made her
  */
 export function qemuConf(mode) {
   const common = ['stdio_handler = "file"', 'security_driver = "none"', "namespaces = [ ]"];
-  const root = ['user = "root"', 'group = "root"', 'swtpm_user = "root"', 'swtpm_group = "root"', "dynamic_ownership = 0", "remember_owner = 0"];
+  const root = [
+    'user = "root"',
+    'group = "root"',
+    'swtpm_user = "root"',
+    'swtpm_group = "root"',
+    "dynamic_ownership = 0",
+    "remember_owner = 0",
+  ];
   return HEADER + [...common, ...(mode === "system" ? root : [])].join("\n") + "\n";
 }
 
@@ -83,5 +90,17 @@ export function daemonCommand(paths, libvirtd) {
   if (paths.mode === "session") return [libvirtd, "--pid-file", paths.daemonPidFile];
   const inside = [libvirtd, "--config", "/etc/libvirt/libvirtd.conf", "--pid-file", "/run/libvirt/libvirtd.pid"];
   // "slave": file systems mounted later on the host are still seen by guests, nothing done here is seen by the host.
-  return ["unshare", "--mount", "--propagation", "slave", "--", "sh", "-c", namespaceScript(), "nixvm-libvirtd", ...namespaceArguments(paths), ...inside];
+  return [
+    "unshare",
+    "--mount",
+    "--propagation",
+    "slave",
+    "--",
+    "sh",
+    "-c",
+    namespaceScript(),
+    "nixvm-libvirtd",
+    ...namespaceArguments(paths),
+    ...inside,
+  ];
 }

@@ -1,10 +1,33 @@
 // The private ("embedded") libvirtd of one checkout: found, started, stopped. Its QEMU processes outlive it on purpose.
 import { spawn } from "node:child_process";
-import { closeSync, existsSync, lstatSync, mkdirSync, openSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, symlinkSync, watch } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  rmdirSync,
+  statSync,
+  symlinkSync,
+  watch,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { BOUND_DIRS, makeRunBase } from "./host-paths.mjs";
 import { daemonCommand, daemonEnv, libvirtdConf, qemuConf } from "./host-config.mjs";
-import { environmentOf, identify, isAlive, readJson, signal, waitGone, withLock, writeAtomic } from "./host-process.mjs";
+import {
+  environmentOf,
+  identify,
+  isAlive,
+  readJson,
+  signal,
+  waitGone,
+  withLock,
+  writeAtomic,
+} from "./host-process.mjs";
 import { findProgram, virsh, virshNames } from "./host-run.mjs";
 
 /** Longest wait for a first answer: the first start probes every QEMU there is (seconds, more on a busy machine). */
@@ -39,15 +62,16 @@ export async function startEmbedded(paths, { log = () => {}, limitMs = START_LIM
   const begin = Date.now();
   checkFolder(paths);
   const daemon = findDaemon(paths);
-  if (daemon && existsSync(paths.socket) && (await virsh(paths.uri, ["uri"], { ms: 2000 })).ok) {
+  // Only a daemon that has looked at QEMU once counts: after a start that was broken off the first guest would wait for that.
+  if (daemon?.ready && existsSync(paths.socket) && (await virsh(paths.uri, ["uri"], { ms: 2000 })).ok) {
     return { started: false, seconds: 0, pid: daemon.pid };
   }
   checkPrograms();
   mkdirSync(paths.home, { recursive: true });
   return withLock(paths.lock, limitMs, async () => {
     const running = findDaemon(paths);
-    const record = running ?? (await launch(paths));
-    await waitForAnswer(paths, record, { begin, limitMs, log });
+    const record = await waitForAnswer(paths, running ?? (await launch(paths)), { begin, limitMs, log });
+    writeRecord(paths, record, true);
     return { started: !running, seconds: (Date.now() - begin) / 1000, pid: record.pid };
   });
 }
@@ -58,7 +82,8 @@ export async function startEmbedded(paths, { log = () => {}, limitMs = START_LIM
  */
 export async function stopEmbedded(paths, { force = false, log = () => {} } = {}) {
   // A daemon that died left its guests running: it takes them back first, so that they can be seen and stopped.
-  if (!findDaemon(paths) && listFiles(stateDir(paths)).some((name) => name.endsWith(".xml"))) await startEmbedded(paths, { log });
+  if (!findDaemon(paths) && listFiles(stateDir(paths)).some((name) => name.endsWith(".xml")))
+    await startEmbedded(paths, { log });
   const daemon = findDaemon(paths);
   if (!daemon) {
     removeRunFiles(paths);
@@ -67,7 +92,10 @@ export async function stopEmbedded(paths, { force = false, log = () => {} } = {}
   return withLock(paths.lock, START_LIMIT_MS, async () => {
     const answer = await virsh(paths.uri, ["uri"], { ms: 10_000 });
     if (answer.ok) await clearOut(paths, { force, log });
-    else if (!force) throw new Error(`libvirtd (process ${daemon.pid}) does not answer (${answer.why}), so its guests are unknown: stop it with --force`);
+    else if (!force)
+      throw new Error(
+        `libvirtd (process ${daemon.pid}) does not answer (${answer.why}), so its guests are unknown: stop it with --force`,
+      );
     signal(daemon, "SIGTERM");
     if (!(await waitGone(daemon, 20_000))) {
       log(`libvirtd (process ${daemon.pid}) did not end within 20 s: killed`);
@@ -84,14 +112,17 @@ export async function stopEmbedded(paths, { force = false, log = () => {} } = {}
 async function clearOut(paths, { force, log }) {
   const guests = await virshNames(paths.uri, ["list", "--name"]);
   if (guests.length && !force) {
-    throw new Error(`${guests.length} guest(s) run on this libvirtd: ${guests.join(", ")}. Stop them first, or power them off with --force`);
+    throw new Error(
+      `${guests.length} guest(s) run on this libvirtd: ${guests.join(", ")}. Stop them first, or power them off with --force`,
+    );
   }
   for (const guest of guests) {
     const result = await virsh(paths.uri, ["destroy", guest]);
     log(result.ok ? `${guest}: powered off` : `${guest}: ${result.why}`);
   }
   // dnsmasq of a network would outlive the daemon. A network with autostart is back at the next start.
-  for (const network of await virshNames(paths.uri, ["net-list", "--name"])) await virsh(paths.uri, ["net-destroy", network]);
+  for (const network of await virshNames(paths.uri, ["net-list", "--name"]))
+    await virsh(paths.uri, ["net-destroy", network]);
 }
 
 async function launch(paths) {
@@ -109,14 +140,16 @@ async function launch(paths) {
   return writeRecord(paths, identity);
 }
 
-function writeRecord(paths, identity) {
-  const record = { ...identity, root: paths.root, uri: paths.uri };
+function writeRecord(paths, identity, ready = false) {
+  const { pid, startTime, bootId } = identity;
+  const record = { pid, startTime, bootId, root: paths.root, uri: paths.uri, ready };
   writeAtomic(paths.record, `${JSON.stringify(record)}\n`);
   return record;
 }
 
 function prepareFolders(paths) {
-  for (const dir of [paths.etc, paths.lib, paths.cache, paths.log, paths.console, paths.images]) mkdirSync(dir, { recursive: true, mode: 0o755 });
+  for (const dir of [paths.etc, paths.lib, paths.cache, paths.log, paths.console, paths.images])
+    mkdirSync(dir, { recursive: true, mode: 0o755 });
   makeRunBase(paths.runBase, paths.uid);
   mkdirSync(paths.runDir, { recursive: true, mode: 0o700 });
   mkdirSync(join(paths.runDir, "libvirt"), { recursive: true, mode: 0o755 });
@@ -134,23 +167,35 @@ function prepareFolders(paths) {
 function link(target, at) {
   const there = lstatSync(at, { throwIfNoEntry: false });
   if (there?.isSymbolicLink() && readlinkSync(at) === target) return;
-  if (there && !there.isSymbolicLink()) throw new Error(`${at} is in the way: it must be a link to ${target}; remove it`);
+  if (there && !there.isSymbolicLink())
+    throw new Error(`${at} is in the way: it must be a link to ${target}; remove it`);
   rmSync(at, { force: true });
   symlinkSync(target, at);
 }
 
 /** Waits for the socket to appear (told by the kernel), then for one virsh call, which libvirtd answers once it is ready. */
-async function waitForAnswer(paths, record, { begin, limitMs, log }) {
+async function waitForAnswer(paths, first, { begin, limitMs, log }) {
+  let record = first;
   const seconds = () => Math.round((Date.now() - begin) / 1000);
-  const progress = setInterval(() => log(`libvirtd: starting, ${seconds()} s (the first start looks at every QEMU installed)`), 2000);
+  const progress = setInterval(
+    () => log(`libvirtd: starting, ${seconds()} s (the first start looks at every QEMU installed)`),
+    2000,
+  );
   try {
     for (;;) {
       const left = begin + limitMs - Date.now();
-      if (left <= 0) throw new Error(failure(paths, `did not answer within ${limitMs / 1000} s (process ${record.pid} left running)`));
-      if (!isAlive(record)) throw new Error(failure(paths, "ended"));
+      if (left <= 0)
+        throw new Error(
+          failure(paths, `did not answer within ${limitMs / 1000} s (process ${record.pid} left running)`),
+        );
+      if (!isAlive(record)) {
+        // A start broken off before its record was written: the earlier daemon holds the lock, ours gave way.
+        record = findDaemon(paths);
+        if (!record) throw new Error(failure(paths, "ended"));
+      }
       if (!existsSync(paths.socket)) await nextChange(dirname(paths.socket), 250);
       // "version" makes libvirtd look at QEMU now, so that the first guest does not wait for that.
-      else if ((await untilDeath(record, virsh(paths.uri, ["version"], { ms: left })))?.ok) return;
+      else if ((await untilDeath(record, virsh(paths.uri, ["version"], { ms: left })))?.ok) return record;
       else await nextChange(dirname(paths.socket), 100);
     }
   } finally {
@@ -205,8 +250,13 @@ function checkPrograms() {
 
 /** Refuses a folder the daemon could not work in, before anything is started. */
 function checkFolder(paths) {
-  const hiding = Object.values(BOUND_DIRS).find((dir) => paths.mode === "system" && `${paths.root}/`.startsWith(`${dir}/`));
-  if (hiding) throw new Error(`the checkout lies in ${hiding}, which a private libvirtd replaces by its own: move the checkout elsewhere`);
+  const hiding = Object.values(BOUND_DIRS).find(
+    (dir) => paths.mode === "system" && `${paths.root}/`.startsWith(`${dir}/`),
+  );
+  if (hiding)
+    throw new Error(
+      `the checkout lies in ${hiding}, which a private libvirtd replaces by its own: move the checkout elsewhere`,
+    );
   const owner = statSync(paths.home, { throwIfNoEntry: false })?.uid;
   if (owner === undefined || owner === paths.uid) return;
   throw new Error(
@@ -222,8 +272,19 @@ function stateDir(paths) {
 
 function removeRunFiles(paths) {
   rmSync(paths.runDir, { recursive: true, force: true });
-  if (paths.mode === "session" && lstatSync(paths.configLink, { throwIfNoEntry: false })?.isSymbolicLink()) rmSync(paths.configLink);
+  if (paths.mode === "session" && lstatSync(paths.configLink, { throwIfNoEntry: false })?.isSymbolicLink())
+    rmSync(paths.configLink);
   rmSync(paths.record, { force: true });
+  if (paths.runBase.startsWith("/tmp/")) removeIfEmpty(paths.runBase);
+}
+
+/** The base in /tmp is shared by all checkouts of the user. */
+function removeIfEmpty(dir) {
+  try {
+    rmdirSync(dir);
+  } catch (error) {
+    if (!["ENOTEMPTY", "ENOENT"].includes(error.code)) throw error;
+  }
 }
 
 function listFiles(dir) {

@@ -7,7 +7,12 @@ import { join } from "node:path";
 export const SOCKET_PATH_MAX = 107;
 
 /** Directories libvirtd has compiled in, and which sub-directory of `.nixvm/libvirt` stands for each as root. */
-export const BOUND_DIRS = { etc: "/etc/libvirt", lib: "/var/lib/libvirt", cache: "/var/cache/libvirt", log: "/var/log/libvirt" };
+export const BOUND_DIRS = {
+  etc: "/etc/libvirt",
+  lib: "/var/lib/libvirt",
+  cache: "/var/cache/libvirt",
+  log: "/var/log/libvirt",
+};
 
 /** 8 hex digits that name a checkout: short, so that sockets fit whatever the checkout's own path is. */
 export function projectHash(realRoot) {
@@ -37,7 +42,9 @@ export function makeRunBase(base, uid) {
   mkdirSync(base, { recursive: true, mode: 0o700 });
   const stat = lstatSync(base);
   if (!stat.isDirectory() || stat.uid !== uid || (stat.mode & 0o077) !== 0) {
-    throw new Error(`${base} must be a folder of uid ${uid} with mode 0700: remove it, or set XDG_RUNTIME_DIR to one that is`);
+    throw new Error(
+      `${base} must be a folder of uid ${uid} with mode 0700: remove it, or set XDG_RUNTIME_DIR to one that is`,
+    );
   }
 }
 
@@ -51,7 +58,9 @@ export function hostPaths(root, { uid = process.getuid(), env = process.env } = 
   const socket = `${runDir}/libvirt/libvirt-sock`;
   const mode = uid === 0 ? "system" : "session";
   if (Buffer.byteLength(socket) > SOCKET_PATH_MAX) {
-    throw new Error(`socket path ${socket} has ${Buffer.byteLength(socket)} bytes, at most ${SOCKET_PATH_MAX} are possible`);
+    throw new Error(
+      `socket path ${socket} has ${Buffer.byteLength(socket)} bytes, at most ${SOCKET_PATH_MAX} are possible`,
+    );
   }
   return {
     root: realRoot,

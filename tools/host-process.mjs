@@ -96,7 +96,9 @@ export async function withLock(file, ms, work) {
       // Moved away before it is removed: of two processes that find the same dead holder only one gets it.
       if (holder && !isAlive(holder)) tryRename(file, `${own}.stale`);
       else if (Date.now() > end) {
-        throw new Error(`${file} is held by process ${holder?.pid ?? "?"} since ${Math.round(ms / 1000)} s: wait for it or end it`);
+        throw new Error(
+          `${file} is held by process ${holder?.pid ?? "?"} since ${Math.round(ms / 1000)} s: wait for it or end it`,
+        );
       } else await new Promise((done) => setTimeout(done, 50));
     }
   } finally {

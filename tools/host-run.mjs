@@ -46,7 +46,9 @@ export async function virsh(uri, args, { ms = 30_000 } = {}) {
   // LC_ALL: the text of errors is shown and compared, so it must not depend on the user's language.
   const result = await run("virsh", ["-q", "-c", uri, ...args], { ms, env: { ...process.env, LC_ALL: "C.UTF-8" } });
   const lines = result.err.split("\n").map((line) => line.replace(/^error: /, "").trim());
-  const why = result.timedOut ? `no answer within ${ms / 1000} s` : (lines.filter(Boolean).at(-1) ?? `virsh ended with ${result.code}`);
+  const why = result.timedOut
+    ? `no answer within ${ms / 1000} s`
+    : (lines.filter(Boolean).at(-1) ?? `virsh ended with ${result.code}`);
   return { ...result, ok: result.code === 0, why: result.code === 0 ? "" : why };
 }
 
@@ -54,5 +56,8 @@ export async function virsh(uri, args, { ms = 30_000 } = {}) {
 export async function virshNames(uri, args) {
   const result = await virsh(uri, args);
   if (!result.ok) throw new Error(`virsh ${args.join(" ")} on ${uri}: ${result.why}`);
-  return result.out.split("\n").map((line) => line.trim()).filter(Boolean);
+  return result.out
+    .split("\n")
+    .map((line) => line.trim())
+    .filter(Boolean);
 }
