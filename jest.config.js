@@ -2,7 +2,7 @@
 const common = {
   transform: { "^.+\\.ts$": ["@swc/jest", { jsc: { target: "es2022", parser: { syntax: "typescript" } }, module: { type: "commonjs" } }] },
   testEnvironment: "node",
-  modulePathIgnorePatterns: ["<rootDir>/bin/", "<rootDir>/.nixvm/"],
+  modulePathIgnorePatterns: ["<rootDir>/bin/", "<rootDir>/.nixvm/", "<rootDir>/sdks/libvirt/bin/package.json"],
 };
 
 module.exports = {

@@ -1,0 +1,70 @@
+import * as pulumi from "@pulumi/pulumi";
+
+/** A registration as the engine would get it: name, type, inputs and all resource options. */
+export interface Registered {
+  name: string;
+  type: string;
+  parent: string;
+  inputs: Record<string, unknown>;
+  protect: boolean;
+  retainondelete: boolean;
+  deletebeforereplace: boolean;
+  replaceonchangesList: string[];
+  ignorechangesList: string[];
+  dependenciesList: string[];
+  propertydependenciesMap: [string, { urnsList: string[] }][];
+  customtimeouts?: { create: string; update: string; pb_delete: string };
+}
+
+const SECRET_KEY = "4dabf18193072939515e22adb298388d";
+
+/** Whether the engine would get the value as a secret. */
+export function isSecret(value: unknown): boolean {
+  return typeof value === "object" && value !== null && SECRET_KEY in value;
+}
+
+/** The value inside a secret, or the value itself. */
+export function plain(value: unknown): unknown {
+  return isSecret(value) ? (value as { value: unknown }).value : value;
+}
+
+/**
+ * Sets mocks whose monitor records every registration with its options, which Pulumi's own mocks leave out. Ids and
+ * computed outputs are made up from the inputs, so that what depends on them can be followed.
+ */
+export async function recordResources(): Promise<Map<string, Registered>> {
+  const seen = new Map<string, Registered>();
+  await pulumi.runtime.setMocks(
+    {
+      newResource: ({ name, type, inputs }) => {
+        const given = inputs as Record<string, unknown>;
+        const computed =
+          type === "random:index/randomId:RandomId" ? { hex: "ab".repeat(Number(given.byteLength)) } : {};
+        const id = type.endsWith(":Volume") ? `/pool/${String(given.name)}` : `${name}-id`;
+        return { id, state: { ...given, ...computed } };
+      },
+      call: () => ({}),
+    },
+    "nixvm",
+    "test",
+    false,
+  );
+  const monitor = pulumi.runtime.getMonitor() as unknown as {
+    registerResource(
+      req: { toObject(): Registered; getObject(): { toJavaScript(): Record<string, unknown> } },
+      callback: unknown,
+    ): unknown;
+  };
+  const original = monitor.registerResource.bind(monitor);
+  monitor.registerResource = (req, callback) => {
+    const registered = req.toObject();
+    seen.set(registered.name, { ...registered, inputs: req.getObject().toJavaScript() });
+    return original(req, callback);
+  };
+  return seen;
+}
+
+/** Resolves when every registration so far, and what they led to, is done. */
+export async function settled(): Promise<void> {
+  await pulumi.runtime.waitForRPCs();
+}

@@ -1,0 +1,202 @@
+import { Fleet } from "../../components/Fleet";
+import { config, image, planned } from "../helpers/fleets";
+import { isSecret, plain, recordResources, type Registered, settled } from "../helpers/recorder";
+
+async function register(
+  stackFile: Record<string, unknown>,
+  images = { os: image("a") },
+): Promise<Map<string, Registered>> {
+  const seen = await recordResources();
+  new Fleet("fleet", { plan: planned(stackFile), images });
+  await settled();
+  return seen;
+}
+
+function typesOf(seen: Map<string, Registered>): Record<string, number> {
+  const count: Record<string, number> = {};
+  for (const { type } of seen.values()) {
+    count[type] = (count[type] ?? 0) + 1;
+  }
+  return count;
+}
+
+function get(seen: Map<string, Registered>, name: string): Registered {
+  const found = seen.get(name);
+  if (!found) {
+    throw new Error(`no resource ${name}; there are ${[...seen.keys()].join(", ")}`);
+  }
+  return found;
+}
+
+const overlay = (vm: string, digit = "a"): string => `${vm}-overlay-${digit.repeat(12)}`;
+
+describe("a fleet of two VMs on one image", () => {
+  let seen: Map<string, Registered>;
+  beforeAll(async () => {
+    seen = await register(config(["db", "web"]));
+  });
+
+  it("has one base image and an overlay, a persistent volume, a seed, a domain and a guest for each VM (T-1, T-5, G-1)", () => {
+    expect(typesOf(seen)).toMatchObject({
+      "nixvm:index:Fleet": 1,
+      "nixvm:index:BaseImage": 1,
+      "nixvm:index:VirtualMachine": 2,
+      "nixvm:index:OverlayDisk": 2,
+      "nixvm:index:PersistentVolume": 2,
+      "nixvm:index:Seed": 2,
+      "libvirt:index/volume:Volume": 5,
+      "libvirt:index/cloudinitDisk:CloudinitDisk": 2,
+      "libvirt:index/domain:Domain": 2,
+      "nixvm:index:Guest": 2,
+    });
+  });
+
+  it("needs at most 10 engine resources for each VM", async () => {
+    const one = await register(config(["db"]));
+    expect(seen.size - one.size).toBeLessThanOrEqual(10);
+  });
+
+  it("puts the image's digest in the base's name and does not look at the source again (T-5)", () => {
+    const base = get(seen, `base-local-${"a".repeat(12)}-volume`);
+    expect(base.inputs.name).toBe(`nixvm-test-base-${"a".repeat(12)}.qcow2`);
+    expect(base.ignorechangesList).toContain("source");
+  });
+
+  it("stacks every overlay on the base, under a name with digest and something unique to its creation (T-2, D4)", () => {
+    const volume = get(seen, `${overlay("web")}-volume`);
+    expect(volume.inputs.baseVolumeId).toBe(`/pool/nixvm-test-base-${"a".repeat(12)}.qcow2`);
+    expect(volume.inputs.name).toBe(`nixvm-test-web-${"a".repeat(12)}-abababab.qcow2`);
+    expect(get(seen, `${overlay("web")}-creation`).inputs).toMatchObject({ byteLength: 4 });
+  });
+
+  it("protects and retains the persistent volume and never replaces it for its size (T-53, T-62)", () => {
+    const volume = get(seen, "web-persist-volume");
+    expect(volume).toMatchObject({ protect: true, retainondelete: true });
+    expect(volume.ignorechangesList).toEqual(expect.arrayContaining(["size", "format"]));
+  });
+
+  it("gives the persistent volume no input from image, shape or seed (Z-42)", () => {
+    const urns = get(seen, "web-persist-volume").propertydependenciesMap.flatMap(([, { urnsList }]) => urnsList);
+    expect(urns.every((urn) => urn.includes("Pool"))).toBe(true);
+  });
+
+  it("replaces the domain, old one first, when a disk changes: the provider would plan it in place and change nothing (D1)", () => {
+    const domain = get(seen, "web-domain");
+    expect(domain.deletebeforereplace).toBe(true);
+    expect(domain.replaceonchangesList).toContain("disks");
+  });
+
+  it("touches a VM only when the one before it has passed its gate, and makes all overlays before that (D4)", () => {
+    expect(get(seen, "web-domain").dependenciesList.some((urn) => urn.endsWith("::db-guest"))).toBe(true);
+    expect(get(seen, `${overlay("web")}-volume`).dependenciesList.some((urn) => urn.endsWith("::db-guest"))).toBe(
+      false,
+    );
+    expect(get(seen, "db-domain").dependenciesList.some((urn) => urn.endsWith("-guest"))).toBe(false);
+  });
+
+  it("ties the guest to its domain and tells it which image to wait for (G-8)", () => {
+    const guest = get(seen, "web-guest");
+    const tied = guest.propertydependenciesMap.find(([property]) => property === "domainId")?.[1].urnsList;
+    expect(tied?.some((urn) => urn.endsWith("::web-domain"))).toBe(true);
+    expect(guest.inputs).toMatchObject({ imageId: "image-v-a", contract: "nixvm", memoryMiB: 512, running: true });
+    expect(guest.customtimeouts).toMatchObject({ create: "900s", update: "900s" });
+  });
+
+  it("treats the seed and the fleet's key as secrets, and shows what is derived of the key (G-5)", () => {
+    const seed = get(seen, "web-seed-iso");
+    for (const field of ["userData", "metaData", "networkConfig"]) {
+      expect(isSecret(seed.inputs[field])).toBe(true);
+    }
+    expect(isSecret(get(seen, "web-guest").inputs.uuid)).toBe(false);
+    expect(JSON.stringify(get(seen, "web-domain").inputs)).not.toContain("ab".repeat(32));
+  });
+
+  it("changes the medium in place, former one first (D1, D5)", () => {
+    expect(get(seen, "web-seed-iso").deletebeforereplace).toBe(true);
+    expect(get(seen, "web-domain").replaceonchangesList).not.toContain("cloudinit");
+  });
+
+  it("finds disks by serial, boots from vda, and wires UEFI, agent and console (T-2, T-4, T-13, G-6)", () => {
+    const { xslt } = plain(get(seen, "web-domain").inputs.xml) as { xslt: string };
+    expect(xslt).toMatch(/<target dev="vda"[^]*?<serial>boot<\/serial>\s*<boot order="1"\/>/);
+    expect(xslt).toMatch(/<target dev="vdb"[^]*?<serial>persist<\/serial>/);
+    expect(xslt).toContain('firmware="efi"');
+    expect(xslt).toContain("org.qemu.guest_agent.0");
+    expect(xslt).toContain('<domain type="qemu">');
+  });
+});
+
+describe("identity", () => {
+  const facts = (seen: Map<string, Registered>): unknown => {
+    const { xslt } = plain(get(seen, "web-domain").inputs.xml) as { xslt: string };
+    return [get(seen, "web-guest").inputs.uuid, /<uuid>.*<\/uuid>/.exec(xslt)?.[0], /mac=[0-9a-f:]+/.exec(xslt)?.[0]];
+  };
+
+  it("does not depend on image, shape or seed (T-43, T-44)", async () => {
+    const before = facts(await register(config(["web"])));
+    const changed = config(["web"], {
+      fleet: { web: { memory: "1GiB", vcpus: 2, tcpPorts: [22, 80], persist: { size: "2GiB" } } },
+    });
+    expect(facts(await register(changed, { os: image("b") }))).toEqual(before);
+  });
+
+  it("differs between VMs", async () => {
+    const seen = await register(config(["db", "web"]));
+    expect(get(seen, "db-guest").inputs.uuid).not.toBe(get(seen, "web-guest").inputs.uuid);
+  });
+});
+
+describe("what changes with what", () => {
+  const names = (seen: Map<string, Registered>): string[] => [...seen.keys()].sort();
+  const inputsOf = (seen: Map<string, Registered>, vm: string): unknown =>
+    [...seen]
+      .filter(([name]) => name === vm || name.startsWith(`${vm}-`))
+      .map(([name, r]) => [name, r.inputs])
+      .sort();
+
+  it("adds one VM for one more entry and leaves the others as they are (G-2)", async () => {
+    const one = await register(config(["web"]));
+    const two = await register(config(["web", "worker"]));
+    expect(
+      names(two)
+        .filter((name) => !names(one).includes(name))
+        .every((name) => name.startsWith("worker")),
+    ).toBe(true);
+    expect(inputsOf(two, "web")).toEqual(inputsOf(one, "web"));
+  });
+
+  it("makes another base and other overlays for another image, and nothing else (T-16, T-41)", async () => {
+    const a = names(await register(config(["web"])));
+    const b = names(await register(config(["web"]), { os: image("b") }));
+    const fresh = b.filter((name) => !a.includes(name));
+    expect(fresh.every((name) => name.startsWith("base-local-") || name.startsWith("web-overlay-"))).toBe(true);
+    expect(fresh).toHaveLength(5);
+  });
+
+  it("uploads one image under two names once", async () => {
+    const stackFile = config(["db", "web"], {
+      images: { os: { path: "os.qcow2" }, same: { path: "copy.qcow2" } },
+      fleet: { db: {}, web: { image: "same" } },
+    });
+    expect(
+      typesOf(await register(stackFile, { os: image("a"), same: image("a") } as never))["nixvm:index:BaseImage"],
+    ).toBe(1);
+  });
+
+  it("adds one disk for scratch, keeps guest memory out of dumps, and none without (E-3, E-4, E-24)", async () => {
+    const without = await register(config(["web"]));
+    expect(typesOf(without)["nixvm:index:ScratchDisk"]).toBeUndefined();
+    const seen = await register(config(["web"], { fleet: { web: { scratch: { size: "1GiB" } } } }));
+    expect(typesOf(seen)["nixvm:index:ScratchDisk"]).toBe(1);
+    const { xslt } = plain(get(seen, "web-domain").inputs.xml) as { xslt: string };
+    expect(xslt).toMatch(/<target dev="vdc"[^]*?<serial>scratch<\/serial>/);
+    expect(xslt).toContain('dumpCore="off"');
+    const volume = get(seen, "web-scratch-volume");
+    expect([volume.protect, volume.retainondelete].some(Boolean)).toBe(false);
+  });
+
+  it("can make an empty fleet", async () => {
+    const seen = await register({});
+    expect(typesOf(seen)["nixvm:index:VirtualMachine"]).toBeUndefined();
+  });
+});
