@@ -40,7 +40,9 @@ export async function probeAccelerator({ cacheFile } = {}) {
   try {
     accessSync(KVM, constants.R_OK | constants.W_OK);
   } catch {
-    return tcg(`${KVM} may not be opened by uid ${process.getuid()}: add the user to the group that owns it, usually kvm`);
+    return tcg(
+      `${KVM} may not be opened by uid ${process.getuid()}: add the user to the group that owns it, usually kvm`,
+    );
   }
   const qemu = findProgram(QEMU);
   if (!qemu) return tcg(`${QEMU} is not installed`);
@@ -48,7 +50,9 @@ export async function probeAccelerator({ cacheFile } = {}) {
   const cached = cacheFile && readJson(cacheFile);
   if (isFresh(cached, key, Date.now())) return { accelerator: cached.accelerator, why: cached.why };
   const result = await runProbe({ qemu, accel: "kvm", cpu: "host" });
-  const answer = result.ok ? { accelerator: "kvm", why: `a probe guest ran in ${result.seconds.toFixed(1)} s` } : tcg(`${KVM} is there, but ${result.why}`);
+  const answer = result.ok
+    ? { accelerator: "kvm", why: `a probe guest ran in ${result.seconds.toFixed(1)} s` }
+    : tcg(`${KVM} is there, but ${result.why}`);
   if (cacheFile) writeAtomic(cacheFile, `${JSON.stringify({ ...answer, key, at: Date.now() })}\n`);
   return answer;
 }
@@ -64,7 +68,17 @@ function cacheKey(qemu) {
   const device = statSync(KVM);
   const program = statSync(realpathSync(qemu));
   const firmware = FIRMWARE.find((file) => existsSync(file)) ?? "none";
-  return [1, device.rdev, device.mtimeMs, qemu, program.size, program.mtimeMs, firmware, release(), process.getuid()].join(" ");
+  return [
+    1,
+    device.rdev,
+    device.mtimeMs,
+    qemu,
+    program.size,
+    program.mtimeMs,
+    firmware,
+    release(),
+    process.getuid(),
+  ].join(" ");
 }
 
 /**
@@ -84,7 +98,10 @@ export async function runProbe({ qemu, accel, cpu, limitMs = LIMIT_MS }) {
     if (firmware) {
       const left = limitMs - (Date.now() - begin);
       const pflash = `if=pflash,format=raw,unit=0,readonly=on,file=${firmware}`;
-      const second = await watchQemu(qemu, [...machine, "-m", "128", "-drive", pflash, "-serial", "stdio"], { limitMs: left, until: /BdsDxe/ });
+      const second = await watchQemu(qemu, [...machine, "-m", "128", "-drive", pflash, "-serial", "stdio"], {
+        limitMs: left,
+        until: /BdsDxe/,
+      });
       if (!second.seen) return { ok: false, why: `UEFI firmware does not start in it: ${reason(second)}` };
     }
     return { ok: true, seconds: (Date.now() - begin) / 1000 };
@@ -98,10 +115,13 @@ function watchQemu(qemu, args, { limitMs, until }) {
   return new Promise((resolve) => {
     const child = spawn(qemu, args, { stdio: ["ignore", "pipe", "pipe"] });
     const result = { code: undefined, signal: undefined, seen: false, timedOut: false, out: "", err: "" };
-    const timer = setTimeout(() => {
-      result.timedOut = true;
-      child.kill("SIGKILL");
-    }, Math.max(1, limitMs));
+    const timer = setTimeout(
+      () => {
+        result.timedOut = true;
+        child.kill("SIGKILL");
+      },
+      Math.max(1, limitMs),
+    );
     child.stdout.on("data", (data) => {
       result.out += data;
       if (!until?.test(result.out)) return;
@@ -128,7 +148,11 @@ function reason({ code, timedOut, err }) {
   return timedOut ? "it stood still until the time limit" : `QEMU ended with ${code}`;
 }
 
-if (process.argv[1] && existsSync(process.argv[1]) && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+if (
+  process.argv[1] &&
+  existsSync(process.argv[1]) &&
+  realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)
+) {
   const { accelerator, why } = await probeAccelerator();
   console.log(`accelerator: ${accelerator} (${why})`);
 }

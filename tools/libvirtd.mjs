@@ -43,7 +43,8 @@ async function chooseHost({ paths, say, log, env }) {
   const hash = embeddedHashOf(named);
   // Our own environment, taken over by `eval "$(npm run -s env)"`, is no choice of the user's.
   if (named && !hash) return namedHost(named, { say, env });
-  if (hash && hash !== paths.hash) say(`libvirt: LIBVIRT_DEFAULT_URI=${named} belongs to another checkout and is not used here`);
+  if (hash && hash !== paths.hash)
+    say(`libvirt: LIBVIRT_DEFAULT_URI=${named} belongs to another checkout and is not used here`);
   if (findDaemon(paths) || ownsGuests(paths)) return embeddedHost(paths, { say, log });
   let why = "virsh is not installed";
   if (findProgram("virsh")) {
@@ -62,7 +63,9 @@ async function namedHost(uri, { say, env }) {
   // More time than for the system's: the connection may go over ssh.
   const answer = await virsh(uri, ["uri"], { ms: 15_000 });
   if (!answer.ok) {
-    throw new Error(`LIBVIRT_DEFAULT_URI=${uri} does not answer (${answer.why}): correct it, or unset it to let nixvm choose`);
+    throw new Error(
+      `LIBVIRT_DEFAULT_URI=${uri} does not answer (${answer.why}): correct it, or unset it to let nixvm choose`,
+    );
   }
   say(`libvirt: ${uri} (from LIBVIRT_DEFAULT_URI)`);
   const session = /^qemu(\+\w+)?:\/\/[^/]*\/session/.test(uri);
@@ -138,7 +141,11 @@ async function main(argv) {
   } else throw new Error(USAGE);
 }
 
-if (process.argv[1] && existsSync(process.argv[1]) && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+if (
+  process.argv[1] &&
+  existsSync(process.argv[1]) &&
+  realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)
+) {
   main(process.argv.slice(2)).catch((error) => {
     console.error(`error: ${error.message}`);
     process.exitCode = 1;
