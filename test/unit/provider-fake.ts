@@ -1,0 +1,182 @@
+import { Cancelled, Clock } from "../../provider/clock";
+import { Deps } from "../../provider/gate";
+import { GuestInputs } from "../../provider/inputs";
+import { DomainRef, DomainState } from "../../provider/parse";
+import { AgentCommand, Libvirt, LibvirtError } from "../../provider/virsh";
+
+/** A clock on which minutes pass at once: sleeping moves it, and what was planned for that time happens. */
+export class FakeClock implements Clock {
+  time = 0;
+  private plans: Array<{ at: number; act: () => void }> = [];
+
+  now(): number {
+    return this.time;
+  }
+
+  async sleep(ms: number, signal: AbortSignal): Promise<void> {
+    const end = this.time + ms;
+    for (const plan of this.plans.sort((a, b) => a.at - b.at).filter(({ at }) => at <= end)) {
+      this.time = Math.max(this.time, plan.at);
+      this.plans = this.plans.filter((other) => other !== plan);
+      plan.act();
+    }
+    this.time = end;
+    if (signal.aborted) throw new Cancelled();
+  }
+
+  at(seconds: number, act: () => void): void {
+    this.plans.push({ at: seconds * 1000, act });
+  }
+}
+
+export const UUID = "11111111-2222-4333-8444-555555555555";
+
+export const want: GuestInputs = {
+  uri: "qemu:///system",
+  vm: "web",
+  domain: "fleet-web",
+  uuid: UUID,
+  domainId: UUID,
+  imageId: "image-2",
+  imageDigest: "digest-2",
+  memoryMiB: 512,
+  vcpus: 1,
+  network: "user",
+  accelerator: "tcg",
+  seedDigest: "seed-1",
+  persistPath: "/pool/web.qcow2",
+  persistBytes: 2 ** 30,
+  running: true,
+  contract: "nixvm",
+  stopTimeoutSeconds: 60,
+};
+
+/** A libvirt with one domain, whose fields the test sets; every call is noted in `calls`. */
+export class FakeLibvirt implements Libvirt {
+  calls: string[] = [];
+  list: DomainRef[] = [{ uuid: UUID, name: "fleet-web" }];
+  domain: DomainState = { state: "running", reason: "booted" };
+  /** undefined: the agent is silent. */
+  system: string | undefined = "running";
+  status: Record<string, unknown> | undefined = {
+    schema: 1,
+    imageId: "image-2",
+    imageVersion: "v2",
+    bootId: "boot-1",
+    bootedAt: "2026-01-01T00:00:00Z",
+    machineId: "0123",
+    healthy: true,
+    reasons: [],
+    persist: { state: "mounted", sizeBytes: 0.96 * 2 ** 30 },
+    seed: { state: "applied", digest: "seed-1" },
+    sshHostKey: "ssh-ed25519 AAAA",
+  };
+  bytes = 2 ** 30;
+  addresses: unknown = [{ name: "eth0", "ip-addresses": [{ "ip-address-type": "ipv4", "ip-address": "10.0.2.15" }] }];
+  /** What `systemctl restart` of these units does, and its exit code. */
+  onRestart: (units: string) => number = () => 0;
+  onShutdown: (mode: "agent" | "acpi") => void = () => (this.domain = { state: "shut off", reason: "shutdown" });
+  /** Thrown by the next calls of that name. */
+  failing = new Map<string, LibvirtError>();
+  private reply = { exited: true, exitcode: 0, "out-data": "" };
+
+  private note(name: string, text = name): void {
+    this.calls.push(text);
+    const error = this.failing.get(name);
+    if (error) throw error;
+  }
+
+  async domains(): Promise<DomainRef[]> {
+    this.note("list");
+    return this.list;
+  }
+
+  async state(): Promise<DomainState> {
+    this.note("state");
+    return this.domain;
+  }
+
+  async start(): Promise<void> {
+    this.note("start");
+    this.domain = { state: "running", reason: "booted" };
+  }
+
+  async resume(): Promise<void> {
+    this.note("resume");
+    this.domain = { state: "running", reason: "unpaused" };
+  }
+
+  async shutdown(_uuid: string, mode: "agent" | "acpi"): Promise<void> {
+    this.note(`shutdown ${mode}`);
+    this.onShutdown(mode);
+  }
+
+  async destroy(): Promise<void> {
+    this.note("destroy");
+    this.domain = { state: "shut off", reason: "destroyed" };
+  }
+
+  async diskBytes(): Promise<number> {
+    this.note("diskBytes");
+    return this.bytes;
+  }
+
+  async blockResize(_uuid: string, _path: string, bytes: number): Promise<void> {
+    this.note("blockResize", `blockResize ${bytes}`);
+    this.bytes = bytes;
+  }
+
+  async volumeResize(_path: string, bytes: number): Promise<void> {
+    this.note("volumeResize", `volumeResize ${bytes}`);
+    this.bytes = bytes;
+  }
+
+  async xml(): Promise<string> {
+    this.note("xml");
+    return "<domain/>";
+  }
+
+  async agent(_uuid: string, command: AgentCommand): Promise<unknown> {
+    if (this.system === undefined) throw new LibvirtError("agent", "QEMU guest agent is not connected");
+    switch (command.execute) {
+      case "guest-exec":
+        this.exec((command.arguments?.["arg"] as string[])[1]!);
+        return { pid: 7 };
+      case "guest-exec-status":
+        return this.reply;
+      default:
+        return this.addresses;
+    }
+  }
+
+  private exec(script: string): void {
+    const units = [...script.matchAll(/systemctl restart (\S+)/g)].map((match) => match[1]!);
+    let out = "";
+    let exitcode = 0;
+    if (units.length > 0) {
+      this.note(`restart ${units.join(" ")}`);
+      exitcode = this.onRestart(units.join(" "));
+    } else {
+      out = `${this.system}\n--nixvm--\n${this.status ? JSON.stringify(this.status) : ""}`;
+    }
+    this.reply = { exited: true, exitcode, "out-data": Buffer.from(out).toString("base64") };
+  }
+}
+
+/** A whole world for one test. */
+export class Scene {
+  clock = new FakeClock();
+  libvirt = new FakeLibvirt();
+  abort = new AbortController();
+  progress: string[] = [];
+  infos: string[] = [];
+  warnings: string[] = [];
+  deps: Deps = {
+    libvirt: this.libvirt,
+    clock: this.clock,
+    signal: this.abort.signal,
+    progress: (line) => this.progress.push(line),
+    info: (line) => this.infos.push(line),
+    warn: (line) => this.warnings.push(line),
+  };
+}
