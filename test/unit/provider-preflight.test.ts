@@ -1,0 +1,247 @@
+import { createServer } from "node:net";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { preflight, PreflightHost, PreflightVm } from "../../provider/preflight";
+import { Probes, realProbes } from "../../provider/probes";
+import { RunResult } from "../../provider/run";
+import { UUID } from "./provider-fake";
+
+const host: PreflightHost = {
+  name: "local",
+  uri: "qemu:///system",
+  accelerator: "tcg",
+  poolPath: "/pool/nixvm",
+  poolCreate: true,
+};
+const vm: PreflightVm = { name: "web", domain: "fleet-web", sshPort: 2201, host: "local" };
+
+const capabilities = (domain: string, loader = "<value>efi</value>") =>
+  `<domainCapabilities><domain>${domain}</domain><os supported='yes'><enum name='firmware'>${loader}</enum></os></domainCapabilities>`;
+
+/** A machine on which all is well, with changes; `answers` are what virsh says to a verb. */
+function machine(answers: Record<string, Partial<RunResult>> = {}, change: Partial<Probes> = {}): Probes {
+  const all: Record<string, Partial<RunResult>> = {
+    domcapabilities: { stdout: capabilities("qemu") },
+    list: { stdout: `${UUID} fleet-web\n` },
+    domstate: { stdout: "running (booted)\n" },
+    dumpxml: { stdout: "hostfwd=tcp:127.0.0.1:2201-:22" },
+    ...answers,
+  };
+  return {
+    run: async (_command, args) => ({ code: 0, stdout: "", stderr: "", ...all[args[3]!] }),
+    onPath: async () => true,
+    kind: async (path) => (path === "/pool" || path === "/" ? "folder" : "missing"),
+    writable: async () => true,
+    space: async () => ({ freeBytes: 2 ** 40, inMemory: false }),
+    portFree: async () => true,
+    isRoot: () => true,
+    env: {},
+    ...change,
+  };
+}
+
+const refused = (text: string): Partial<RunResult> => ({
+  code: 1,
+  stderr: `error: ${text.replace(/: /, "\nerror: ")}\n`,
+});
+
+it("finds nothing where all is well", async () => {
+  expect(await preflight([host], [vm], machine())).toEqual([]);
+});
+
+it.each<[string, Partial<PreflightHost>, Probes, string, RegExp]>([
+  [
+    "libvirt away",
+    {},
+    machine({
+      domcapabilities: refused(
+        "failed to connect to the hypervisor: Failed to connect socket to '/run/s': No such file or directory",
+      ),
+    }),
+    "hosts.local.uri",
+    /^does not answer: Failed to connect socket to '\/run\/s': No such file/,
+  ],
+  [
+    "libvirt refusing",
+    {},
+    machine({
+      domcapabilities: refused(
+        "failed to connect to the hypervisor: authentication unavailable: no polkit agent available",
+      ),
+    }),
+    "hosts.local.uri",
+    /^refuses the connection: authentication unavailable/,
+  ],
+  [
+    "no QEMU",
+    {},
+    machine({
+      domcapabilities: refused(
+        "failed to get emulator capabilities: invalid argument: unable to find any emulator to serve 'x86_64' architecture",
+      ),
+    }),
+    "hosts.local.uri",
+    /^has no QEMU/,
+  ],
+  [
+    "no KVM",
+    { accelerator: "kvm" },
+    machine({
+      domcapabilities: refused(
+        "failed to get emulator capabilities: invalid argument: KVM is not supported by '/usr/bin/qemu-system-x86_64' on this host",
+      ),
+    }),
+    "hosts.local.accelerator",
+    /KVM is not supported/,
+  ],
+  ["KVM not offered", { accelerator: "kvm" }, machine(), "hosts.local.accelerator", /is not offered/],
+  [
+    "no UEFI",
+    {},
+    machine({ domcapabilities: { stdout: capabilities("qemu", "") } }),
+    "hosts.local.uri",
+    /no UEFI firmware/,
+  ],
+  [
+    "no xsltproc",
+    {},
+    machine({}, { onPath: async (name) => name !== "xsltproc" }),
+    "hosts.local",
+    /needed to complete the definition/,
+  ],
+  [
+    "no mkisofs",
+    {},
+    machine({}, { onPath: async (name) => name !== "mkisofs" }),
+    "hosts.local",
+    /needed to make the seed medium/,
+  ],
+  [
+    "no virsh",
+    {},
+    machine({ domcapabilities: { code: undefined, failure: "missing" } }, { onPath: async (name) => name !== "virsh" }),
+    "hosts.local",
+    /needed to talk to libvirt/,
+  ],
+  ["a pool that is missing", { poolCreate: false }, machine(), "hosts.local.pool.path", /^does not exist/],
+  [
+    "a pool below a file",
+    {},
+    machine({}, { kind: async (path) => (path === "/pool" ? "other" : "missing") }),
+    "hosts.local.pool.path",
+    /since \/pool is none/,
+  ],
+  [
+    "a pool that cannot be written",
+    {},
+    machine({}, { writable: async () => false }),
+    "hosts.local.pool.path",
+    /\/pool is not writable/,
+  ],
+  [
+    "a full pool",
+    { needBytes: 2 ** 41 },
+    machine(),
+    "hosts.local.pool.path",
+    /too little space: 1 TiB are free, 2 TiB are needed/,
+  ],
+  [
+    "scratch in memory",
+    { scratch: true },
+    machine({}, { space: async () => ({ freeBytes: 1, inMemory: true }) }),
+    "hosts.local.pool.path",
+    /lies in memory/,
+  ],
+  [
+    "a port that is taken",
+    {},
+    machine({ list: { stdout: "" } }, { portFree: async () => false }),
+    "fleet.web.network.sshPort",
+    /is in use on this machine/,
+  ],
+  [
+    "a port that our own guest no longer holds",
+    {},
+    machine({ domstate: { stdout: "shut off (shutdown)\n" } }, { portFree: async () => false }),
+    "fleet.web.network.sshPort",
+    /is in use/,
+  ],
+])("reports %s", async (_name, change, probes, path, message) => {
+  const problems = await preflight([{ ...host, ...change }], [vm], probes);
+  expect(problems).toHaveLength(1);
+  expect(problems[0]).toMatchObject({ path, message: expect.stringMatching(message) as string });
+  expect(problems[0]!.allowed).not.toBe("");
+});
+
+it("reports everything at once", async () => {
+  const probes = machine(
+    {
+      domcapabilities: refused("failed to connect to the hypervisor: no"),
+      list: refused("failed to connect to the hypervisor: no"),
+    },
+    {
+      onPath: async () => false,
+      writable: async () => false,
+      portFree: async () => false,
+    },
+  );
+  expect(await preflight([host], [vm], probes)).toHaveLength(6);
+});
+
+it.each<[string, Partial<PreflightHost>, Probes]>([
+  [
+    "the test driver",
+    { uri: "test:///default" },
+    machine({ domcapabilities: refused("x: y") }, { onPath: async () => false }),
+  ],
+  [
+    "the folders of another machine",
+    { uri: "qemu+ssh://host/system" },
+    machine({}, { writable: async () => false, portFree: async () => false }),
+  ],
+  [
+    "the rights of a user who asks a system libvirt",
+    {},
+    machine({}, { isRoot: () => false, writable: async () => false }),
+  ],
+  ["a port held by our own running guest", {}, machine({}, { portFree: async () => false })],
+  [
+    "scratch in memory on purpose",
+    { scratch: true },
+    machine({}, { space: async () => ({ freeBytes: 1, inMemory: true }), env: { CCVM_SCRATCH_ALLOW_TMPFS: "1" } }),
+  ],
+])("does not mind %s", async (_name, change, probes) => {
+  expect(await preflight([{ ...host, ...change }], [vm], probes)).toEqual([]);
+});
+
+it("trusts a UUID more than a name", async () => {
+  const probes = machine({}, { portFree: async () => false });
+  const foreign = { ...vm, uuid: "99999999-2222-4333-8444-555555555555" };
+  expect(await preflight([host], [foreign], probes)).toHaveLength(1);
+  expect(await preflight([host], [{ ...vm, uuid: UUID }], probes)).toEqual([]);
+});
+
+describe("the real machine", () => {
+  it("knows a port that is taken", async () => {
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as { port: number };
+    expect(await realProbes.portFree(port)).toBe(false);
+    await new Promise((resolve) => server.close(resolve));
+    expect(await realProbes.portFree(port)).toBe(true);
+  });
+
+  it("knows folders, files, space and programs", async () => {
+    const dir = mkdtempSync(join(tmpdir(), "nixvm "));
+    writeFileSync(join(dir, "file"), "");
+    expect(await realProbes.kind(dir)).toBe("folder");
+    expect(await realProbes.kind(join(dir, "file"))).toBe("other");
+    expect(await realProbes.kind(join(dir, "file", "below"))).toBe("missing");
+    expect(await realProbes.writable(dir)).toBe(true);
+    expect((await realProbes.space(dir)).freeBytes).toBeGreaterThan(0);
+    expect(await realProbes.onPath("sh")).toBe(true);
+    expect(await realProbes.onPath("nixvm-no-such-program")).toBe(false);
+    rmSync(dir, { recursive: true });
+  });
+});
