@@ -53,7 +53,9 @@ function end(code) {
 
 /** `runtime.options.nodeargs` as the official host reads it: words separated by blanks, quotes kept together. */
 function words(text) {
-  return [...text.matchAll(/(?:[^\s"']+|"[^"]*"|'[^']*')+/g)].map(([word]) => word.replace(/"([^"]*)"|'([^']*)'/g, "$1$2"));
+  return [...text.matchAll(/(?:[^\s"']+|"[^"]*"|'[^']*')+/g)].map(([word]) =>
+    word.replace(/"([^"]*)"|'([^']*)'/g, "$1$2"),
+  );
 }
 
 function entryPoint(info, fallback) {

@@ -1,0 +1,77 @@
+// The tasks of the npm scripts: what each needs set up, and the command it then runs.
+import { spawn } from "node:child_process";
+import { dirname } from "node:path";
+import { constants } from "node:os";
+import { fileURLToPath } from "node:url";
+import { exportLines, readEnvironment, taskEnvironment } from "./env.mjs";
+import { UserError } from "./errors.mjs";
+import { setup, unready } from "./setup.mjs";
+
+const everything = ["packages", "modules", "build", "toolchain", "host", "images"];
+
+/** `build: "tolerate"` leaves a type error to the task, which reports it better than a failed set-up would. */
+const TASKS = {
+  setup: { needs: everything, options: ["--from-source", "--official"] },
+  demo: { needs: everything, command: ["bin/cli/demo.js"] },
+  "demo:down": { needs: everything.filter((need) => need !== "images"), command: ["bin/cli/demo.js", "down"] },
+  test: { needs: everything, build: "tolerate", command: ["tools/test.mjs"] },
+  "test:unit": { needs: ["packages", "modules"], command: ["tools/test.mjs", "--unit"] },
+  env: {},
+};
+
+/** Runs one task and ends the process with its exit code. */
+export async function main([name, ...args]) {
+  const root = dirname(dirname(fileURLToPath(import.meta.url)));
+  try {
+    process.exitCode = await runTask(root, name, args);
+  } catch (err) {
+    if (!(err instanceof UserError)) throw err;
+    console.error(err.message);
+    process.exitCode = err.exitCode;
+  }
+}
+
+async function runTask(root, name, args) {
+  const task = TASKS[name];
+  if (!task) {
+    throw new UserError(`nixvm: no task "${name ?? ""}": allowed are ${Object.keys(TASKS).join(", ")}.`, 2);
+  }
+  if (name === "env") return printEnvironment(root);
+  if (task.options) {
+    const unknown = args.filter((arg) => !task.options.includes(arg));
+    if (unknown.length > 0 || args.length > 1) {
+      throw new UserError(
+        `nixvm: ${name} takes at most one of ${task.options.join(", ")}, not "${args.join(" ")}".`,
+        2,
+      );
+    }
+  }
+  const force = task.options ? args[0]?.replace(/^--(from-)?/, "") : undefined;
+  await setup({ root, needs: task.needs, build: task.build, force, thorough: name === "setup" });
+  if (!task.command) return 0;
+  return runCommand(root, [...task.command, ...args]);
+}
+
+/** Prints nothing on stdout but what `eval` may run. */
+function printEnvironment(root) {
+  const missing = unready(root);
+  if (missing.length > 0) {
+    throw new UserError(`nixvm: not set up yet (${missing.join(", ")}): run "npm run setup" first.`, 2);
+  }
+  const environment = readEnvironment(root);
+  for (const note of environment.notes) console.error(note);
+  console.log(exportLines(environment));
+  return 0;
+}
+
+function runCommand(root, argv) {
+  const child = spawn(process.execPath, argv, { cwd: root, stdio: "inherit", env: taskEnvironment(root) });
+  // Ctrl-C reaches the child by itself (same terminal); what is sent to us alone is passed on. Either way the child
+  // decides when it is done, and we wait for it.
+  process.on("SIGINT", () => {});
+  for (const signal of ["SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
+  return new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("exit", (code, signal) => resolve(code ?? 128 + constants.signals[signal]));
+  });
+}
