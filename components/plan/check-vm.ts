@@ -283,6 +283,8 @@ class VmCheck {
     for (const role of ["admin", "user"] as const) {
       const field = `${role}Keys` as const;
       if (vm.fields[field] === undefined || plan.accounts.some((account) => account.role === role)) continue;
+      // Keys in defaults are for whoever has such an account; only keys given to this VM are meant for it.
+      if (vm.where(field)[0] === "defaults") continue;
       this.warn(
         ["accounts", "preset", field],
         [field],

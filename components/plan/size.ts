@@ -58,7 +58,7 @@ export function formatSize(bytes: number): string {
 
 /** What to write in place of a near miss: `2GB` gives `2GiB`, `1.5GiB` gives `1536MiB`. `undefined` for anything else. */
 export function suggestSize(value: unknown): string | undefined {
-  if (typeof value === "number") return Number.isInteger(value) && value > 0 ? `${value}GiB` : undefined;
+  if (typeof value === "number") return suggestSize(`${value}GiB`);
   if (typeof value !== "string") return undefined;
   const match = /^\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt])?(i?b)?\s*$/i.exec(value);
   const amount = Number(match?.[1]);
