@@ -235,6 +235,18 @@ const around: Row[] = [
     ["is the bridge of network a too"],
   ],
   [
+    "two networks that are one in libvirt",
+    { ...base, networks: { a: { create: false, name: "x" }, b: { create: false, name: "x" } } },
+    "networks.b.name",
+    ["is libvirt's name of network a too"],
+  ],
+  [
+    "an address on an existing network without subnet",
+    one({ network: { network: "lan", address: "10.0.0.9" } }, { networks: { lan: { create: false } } }),
+    "fleet.web.network.address",
+    ["the subnet of network lan is not known", "a subnet in networks.lan"],
+  ],
+  [
     "an existing pool without path",
     { ...base, hosts: { h: { pool: { create: false } } } },
     "hosts.h.pool.path",
