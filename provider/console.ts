@@ -8,6 +8,7 @@ const tailBytes = 64 * 1024;
  * loader's "clear screen" would wipe the display of `pulumi up`.
  */
 export function plainTail(text: string, lines: number): string[] {
+  /* eslint-disable no-control-regex -- control characters are what this is about */
   const plain = text
     // CSI (colours, cursor), OSC (titles) and two-character escapes.
     .replace(/\u001b\[[0-?]*[ -/]*[@-~]/g, "")
@@ -17,13 +18,17 @@ export function plainTail(text: string, lines: number): string[] {
     // A lone carriage return starts the line anew: what a terminal would show is the last part.
     .replace(/[^\n]*\r(?=[^\n])/g, "")
     .replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, "");
+  /* eslint-enable no-control-regex */
   const all = plain.split("\n").map((line) => line.trimEnd());
   return all.filter((line) => line !== "").slice(-lines);
 }
 
-/** Last 40 lines of the log at `path`, or one line that says why there are none. */
-export async function consoleTail(path: string | undefined, lines = 40): Promise<string[]> {
-  if (path === undefined) return ["(no serial log is configured for this VM)"];
+/** What the end of a serial log shows: its lines, or why there are none. */
+export type ConsoleTail = { lines: string[] } | { none: string };
+
+/** Last 40 lines of the log at `path`. */
+export async function consoleTail(path: string | undefined, lines = 40): Promise<ConsoleTail> {
+  if (path === undefined) return { none: "no serial log is configured for this VM" };
   try {
     const file = await open(path, "r");
     try {
@@ -31,11 +36,11 @@ export async function consoleTail(path: string | undefined, lines = 40): Promise
       const buffer = Buffer.alloc(Math.min(size, tailBytes));
       const { bytesRead } = await file.read(buffer, 0, buffer.length, Math.max(0, size - tailBytes));
       const tail = plainTail(buffer.subarray(0, bytesRead).toString("utf8"), lines);
-      return tail.length > 0 ? tail : ["(the serial log is empty: the guest printed nothing)"];
+      return tail.length > 0 ? { lines: tail } : { none: `${path} is empty: the guest printed nothing` };
     } finally {
       await file.close();
     }
   } catch (error) {
-    return [`(the serial log cannot be read here: ${(error as Error).message})`];
+    return { none: `the log cannot be read here: ${(error as Error).message}` };
   }
 }

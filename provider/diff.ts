@@ -133,5 +133,5 @@ function growth(from: unknown, to: unknown): string {
 
 function show(value: unknown): string {
   if (isUnknown(value)) return "(not known yet)";
-  return value === undefined || value === null ? "(none)" : String(value);
+  return typeof value === "string" || typeof value === "number" ? String(value) : "(none)";
 }

@@ -123,9 +123,10 @@ export async function deleteGuest(want: GuestInputs, timeoutSeconds: number, dep
     if (error instanceof Cancelled) {
       throw new Error(
         `${want.vm}: cancelled while it was stopping; it may still stop by itself; run "pulumi up" again`,
+        { cause: error },
       );
     }
-    throw error instanceof LibvirtError ? new Error(`${want.vm}: ${error.message}`) : error;
+    throw error instanceof LibvirtError ? new Error(`${want.vm}: ${error.message}`, { cause: error }) : error;
   }
 }
 
@@ -176,7 +177,8 @@ async function explain(want: GuestInputs, failure: GuestFailure): Promise<string
     else lines.push(`last status record: none${seen ? ` (${seen.statusProblem ?? `system ${seen.system}`})` : ""}`);
   }
   const tail = await consoleTail(want.consoleLog);
-  lines.push(`last ${tail.length} lines of the serial console${want.consoleLog ? ` (${want.consoleLog})` : ""}:`);
-  lines.push(...tail.map((line) => `  ${line}`));
+  if ("none" in tail) return [...lines, `serial console: ${tail.none}`].join("\n");
+  lines.push(`last ${tail.lines.length} lines of the serial console (${want.consoleLog}):`);
+  lines.push(...tail.lines.map((line) => `  ${line}`));
   return lines.join("\n");
 }

@@ -15,7 +15,7 @@ export interface World {
   clock: Clock;
   signal: AbortSignal;
   /** Where lines go; known only after the engine has told its address. */
-  display(): Display;
+  display: () => Display;
 }
 
 /** Which resource a request is about. */

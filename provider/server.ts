@@ -112,7 +112,7 @@ export function addProvider(server: grpc.Server, backend: Backend): void {
 }
 
 function props(value: Struct | undefined): Props {
-  return value ? (value.toJavaScript() as Props) : {};
+  return value ? value.toJavaScript() : {};
 }
 
 /** Undefined values have no place in a protobuf struct. */

@@ -24,6 +24,7 @@ export async function stopGuest(uuid: string, limitMs: number, deps: Deps): Prom
   let resumed = false;
   let asked = false;
   let lastError = "";
+  let shown = "";
 
   for (;;) {
     const state = await currentState(uuid, deps);
@@ -52,7 +53,9 @@ export async function stopGuest(uuid: string, limitMs: number, deps: Deps): Prom
         pressedAt = clock.now();
       }
     }
-    deps.progress(`stopping (${Math.round(elapsed / 1000)} s)`);
+    const line = `stopping (${Math.round(elapsed / 1000)} s)`;
+    if (line !== shown) deps.progress(line);
+    shown = line;
     await backoff.pause();
   }
 
