@@ -333,12 +333,16 @@ export const vmShape = {
   adminKeys: leaf
     .sshKeys()
     .optional()
-    .describe("SSH public keys for every account with role admin, besides its own. Default none."),
+    .describe(
+      "SSH public keys for every account with role admin, besides its own; file:<path> takes those in a file. Default none.",
+    ),
   /** T-97. */
   userKeys: leaf
     .sshKeys()
     .optional()
-    .describe("SSH public keys for every account with role user, besides its own. Default none."),
+    .describe(
+      "SSH public keys for every account with role user, besides its own; file:<path> takes those in a file. Default none.",
+    ),
   /** T-104, T-116. Secret. */
   rootPasswordHash: leaf
     .cryptHash()
