@@ -1,7 +1,8 @@
+import { existsSync } from "node:fs";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
-import { Fleet } from "./components/Fleet";
-import { type ImageSource, resolveImages } from "./components/images";
+import { baseVolumeFile, Fleet } from "./components/Fleet";
+import { type ImageSource, type ResolvedImage, resolveImages } from "./components/images";
 import { readKeyFiles } from "./components/keyFiles";
 import * as plan from "./components/plan";
 import { preflight } from "./provider/preflight";
@@ -58,6 +59,19 @@ function imageSources(config: Record<string, unknown>): Record<string, ImageSour
   );
 }
 
+/** What is sure to be written: images that are not there yet. Overlays and volumes are thin and start near nothing. */
+function uploadBytes(fleet: plan.Plan, host: plan.HostPlan, images: Record<string, ResolvedImage>): number {
+  const files = new Map<string, number>();
+  for (const image of fleet.images.filter((one) => one.host === host.name)) {
+    const resolved = images[image.name];
+    const volume = resolved && path.join(host.pool.path, baseVolumeFile(fleet.prefix, resolved));
+    if (resolved && volume && !existsSync(volume)) {
+      files.set(volume, resolved.bytes);
+    }
+  }
+  return [...files.values()].reduce((sum, bytes) => sum + bytes, 0);
+}
+
 /** The program: the stack file in, a fleet out. Nothing is registered before all of the stack file is found good. */
 export = async (): Promise<Record<string, unknown>> => {
   const projectDir = pulumi.runtime.getRootDirectory?.() ?? process.cwd();
@@ -89,6 +103,8 @@ export = async (): Promise<Record<string, unknown>> => {
       accelerator: host.accelerator,
       poolPath: host.pool.path,
       poolCreate: host.pool.create,
+      needBytes: uploadBytes(result.plan, host, images),
+      scratch: result.plan.vms.some((vm) => vm.host === host.name && vm.scratch !== null),
     })),
     result.plan.vms.map((vm) => ({
       name: vm.name,

@@ -49,7 +49,7 @@ export class Fleet extends pulumi.ComponentResource {
             label,
             {
               pool,
-              volumeName: `${plan.baseVolumeName(prefix, resolved.digest)}.${resolved.format}`,
+              volumeName: baseVolumeFile(prefix, resolved),
               source: resolved.file,
               format: resolved.format,
             },
@@ -129,6 +129,11 @@ export class Fleet extends pulumi.ComponentResource {
     );
     return { provider, pool: pool.name };
   }
+}
+
+/** File name of a base image's volume. */
+export function baseVolumeFile(prefix: string, image: ResolvedImage): string {
+  return `${plan.baseVolumeName(prefix, image.digest)}.${image.format}`;
 }
 
 /** The planner checked every reference; one that is missing here is a fault of this program. */
