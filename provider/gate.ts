@@ -240,5 +240,7 @@ export async function restartUnits(
   const result = await guestExec(deps.libvirt, uuid, script, deps.clock, deps.signal, unitMs);
   if (result.code === 0) return;
   const text = (result.err || result.out).trim();
-  throw new GuestFailure(`${failed}: "${script}" ended with ${result.code}${text ? `: ${text}` : ""}`, seen);
+  // The units write down why they failed.
+  const after = await look(deps.libvirt, uuid, deps.clock, deps.signal).catch(() => seen);
+  throw new GuestFailure(`${failed}: "${script}" ended with ${result.code}${text ? `: ${text}` : ""}`, after);
 }

@@ -4,10 +4,9 @@ import { Deps, GuestFailure, restartUnits } from "./gate";
 import { GuestInputs, shrinkMessage } from "./inputs";
 import { formatBytes } from "./parse";
 
-/**
- * A file system is a little smaller than its device, and a guest may report either: above this share of the wanted
- * size it has followed.
- */
+/** Bytes that a file system may leave unused at the end of its disk: rounding, and what is no growth worth a resize. */
+const slackBytes = 8 * 2 ** 20;
+/** A guest may report space for files instead of blocks: above this share of the wanted size it has followed as well. */
 const followed = 0.9;
 
 /**
@@ -36,7 +35,7 @@ export async function growFileSystem(want: GuestInputs, seen: Look, grew: boolea
   const persist = seen.status?.persist;
   if (bytes === undefined || persist === undefined || !["mounted", "formatted"].includes(persist.state)) return seen;
   // An earlier run may have grown the disk and been broken off before the file system.
-  if (!grew && persist.sizeBytes >= bytes * followed) return seen;
+  if (!grew && persist.sizeBytes >= bytes - slackBytes) return seen;
   deps.progress("file system grows");
   await restartUnits("nixvm-grow nixvm-status", "the file system on persist could not be grown", want.uuid, deps, seen);
 

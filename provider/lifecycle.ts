@@ -59,6 +59,7 @@ async function bringUp(want: GuestInputs, timeoutSeconds: number, deps: Deps, ob
   let seen = await new Gate(want, deps, limitMs).wait();
   seen = await growFileSystem(want, seen, grew && state !== "shut off", deps);
   const ip = await firstAddress(want, deps);
+  if (seen.status?.rebootPending) deps.warn("part of its seed takes effect only when it restarts");
   const version = seen.status?.imageVersion;
   deps.progress(version ? `healthy, image ${version}` : "healthy");
   return outputs(want, seen, ip);

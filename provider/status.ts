@@ -15,6 +15,7 @@ const record = z.looseObject({
     .optional(),
   seed: z.looseObject({ state: z.string(), digest: z.string().default(""), reason: z.string().default("") }).optional(),
   sshHostKey: z.string().default(""),
+  rebootPending: z.boolean().default(false),
 });
 
 export type StatusRecord = z.infer<typeof record>;

@@ -67,7 +67,7 @@ export class FakeLibvirt implements Libvirt {
     machineId: "0123",
     healthy: true,
     reasons: [],
-    persist: { state: "mounted", sizeBytes: 0.96 * 2 ** 30 },
+    persist: { state: "mounted", sizeBytes: 2 ** 30 - 2 ** 20 },
     seed: { state: "applied", digest: "seed-1" },
     sshHostKey: "ssh-ed25519 AAAA",
   };

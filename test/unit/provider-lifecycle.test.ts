@@ -232,10 +232,21 @@ describe("changes in place", () => {
 
   it("grows the volume of a guest that is off before it starts", async () => {
     scene.libvirt.domain = { state: "shut off", reason: "shutdown" };
-    scene.libvirt.status!["persist"] = { state: "mounted", sizeBytes: 0.96 * 2 ** 31 };
+    scene.libvirt.status!["persist"] = { state: "mounted", sizeBytes: 2 ** 31 - 2 ** 20 };
     await apply({ persistBytes: 2 ** 31 });
     const calls = scene.libvirt.calls.filter((call) => /Resize|start/.test(call));
     expect(calls).toEqual([`volumeResize ${2 ** 31}`, "start"]);
+  });
+
+  it("says what waits for a restart", async () => {
+    scene.libvirt.status!["rebootPending"] = true;
+    await apply();
+    expect(scene.warnings).toEqual(["part of its seed takes effect only when it restarts"]);
+  });
+
+  it("leaves a file system alone that fills its disk but for a rest", async () => {
+    await apply();
+    expect(scene.libvirt.calls.join()).not.toContain("restart");
   });
 
   it("finishes a growth that was broken off between disk and file system", async () => {

@@ -26,7 +26,7 @@ function create(inputs) {
     medium: inputs.medium,
     boots: String(Date.now()),
     capacity: "1073741824",
-    persist: "1040000000",
+    persist: "1072693248",
   };
   for (const [name, text] of Object.entries(files)) writeFileSync(join(dir, name), text);
   if (!inputs.image.startsWith("mute")) writeFileSync(join(dir, "agent"), "");
