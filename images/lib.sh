@@ -1,0 +1,35 @@
+# shellcheck shell=bash
+# Shared by build-all, build and mkimage.
+
+images_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+repo_dir=$(dirname "$images_dir")
+: "${NIXVM_DIR:=$repo_dir/.nixvm}"
+guest_dir=$repo_dir/nix/guest
+
+step() { printf 'images: %s\n' "$*"; }
+die() {
+  printf 'images: error: %s\n' "$*" >&2
+  exit 1
+}
+
+# A list file without comments and blank lines.
+entries() { sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "$1"; }
+
+# The Debian release that is built: the machine's own, as only its archive is known to be reachable and trusted here.
+suite() {
+  # shellcheck disable=SC1091
+  (. /etc/os-release && printf '%s\n' "${NIXVM_IMAGE_SUITE:-${VERSION_CODENAME:?no VERSION_CODENAME in /etc/os-release}}")
+}
+
+# Everything that can change the bytes of an image: the files named, by name, mode and content, and the release. Package versions are
+# not part of it: they are known only after a look into the archive, and a cached image stays valid without one.
+digest_of() {
+  {
+    suite
+    cd "$repo_dir" || exit 1
+    find "$@" ! -type d ! -name '*.md' ! -name '.*' -printf '%m %p %l\n' | LC_ALL=C sort
+    find "$@" -type f ! -name '*.md' ! -name '.*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+  } | sha256sum | cut -d' ' -f1
+}
+input_digest() { digest_of images nix/guest; }
+tree_digest() { digest_of images/rootfs images/hooks images/packages images/modules images/masked-units images/epoch; }

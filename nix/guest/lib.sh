@@ -1,0 +1,85 @@
+# shellcheck shell=sh
+# Shared by the guest scripts. Plain POSIX sh (dash and busybox); where things are is told by the environment, so that the
+# scripts are the same in an initrd, on Debian, on NixOS and in a test without any of them.
+
+: "${NIXVM_ROOT:=}"                                  # prefix of the system's own files; empty but for tests
+# shellcheck source=/dev/null
+if [ -r "${NIXVM_ENV:=$NIXVM_ROOT/etc/nixvm/guest.env}" ]; then . "$NIXVM_ENV"; fi
+: "${NIXVM_RUN:=/run/nixvm}"                         # everything made for this boot
+: "${NIXVM_VAR:=$NIXVM_ROOT/var}"                    # where the persistent disk is mounted
+: "${NIXVM_SHARE:=$NIXVM_ROOT/usr/share/nixvm}"      # of the image: var/ (skeleton of /var), etc/ (account files)
+: "${NIXVM_IMAGE_JSON:=$NIXVM_ROOT/etc/nixvm/image.json}"
+: "${NIXVM_SKEL:=$NIXVM_ROOT/etc/skel}"
+: "${NIXVM_SYS:=/sys}" "${NIXVM_PROC:=/proc}" "${NIXVM_DEV:=/dev}"
+: "${NIXVM_KMSG:=$NIXVM_DEV/kmsg}"                   # console and journal at once; anything not writable: standard error
+: "${NIXVM_NETWORKD:=/run/systemd/network}"
+: "${NIXVM_ADMIN_GROUPS:=sudo}"                      # groups of an account of role admin, as far as the image has them
+: "${NIXVM_SHELL:=/bin/bash}"                        # login shell of accounts
+: "${NIXVM_SSH_UNIT:=sshd.service}"
+: "${NIXVM_MARKER_FROM_END:=1048576}"                # the last MiB of a disk stays out of its file system until it is grown
+NIXVM_STATE=$NIXVM_RUN/state
+TAB=$(printf '\t')
+
+say() {
+  if [ -w "$NIXVM_KMSG" ]; then
+    printf '<4>nixvm-%s: %s\n' "$NIXVM_SCRIPT" "$*" > "$NIXVM_KMSG"
+  else
+    printf 'nixvm-%s: %s\n' "$NIXVM_SCRIPT" "$*" >&2
+  fi
+}
+
+# State of one script, as "key<TAB>value" lines, replaced as a whole.
+put_state() {
+  state_name=$1
+  shift
+  mkdir -p "$NIXVM_STATE"
+  while [ $# -gt 0 ]; do
+    # one line a value, whatever a tool wrote into a reason
+    printf '%s\t%s\n' "$1" "$(printf '%s' "$2" | tr '\n\t' '  ')"
+    shift 2
+  done > "$NIXVM_STATE/.$state_name.new"
+  mv "$NIXVM_STATE/.$state_name.new" "$NIXVM_STATE/$state_name"
+}
+get_state() {
+  [ -r "$NIXVM_STATE/$1" ] || return 0
+  while IFS="$TAB" read -r state_key state_value; do
+    if [ "$state_key" = "$2" ]; then printf '%s\n' "$state_value"; fi
+  done < "$NIXVM_STATE/$1"
+}
+
+# Devices whose virtio serial is $1, one a line; letters change with the order of probing, serials do not.
+disks_by_serial() {
+  for disk_dir in "$NIXVM_SYS"/block/*; do
+    [ -r "$disk_dir/serial" ] || continue
+    disk_serial=
+    read -r disk_serial < "$disk_dir/serial" || true
+    if [ "$disk_serial" = "$1" ]; then printf '%s\n' "$NIXVM_DEV/${disk_dir##*/}"; fi
+  done
+}
+
+size_of() { if [ -b "$1" ]; then blockdev --getsize64 "$1"; else stat -c %s "$1"; fi; }
+
+# Bytes that the ext4 on $1 says it has.
+ext4_size() {
+  dumpe2fs -h "$1" 2> /dev/null | {
+    ext4_count=0 ext4_block=0
+    while IFS=: read -r ext4_key ext4_value; do
+      case $ext4_key in
+        'Block count') ext4_count=$((ext4_value)) ;;
+        'Block size') ext4_block=$((ext4_value)) ;;
+      esac
+    done
+    echo $((ext4_count * ext4_block))
+  }
+}
+
+# The value of a plan line ("key<TAB>value…"), and nothing when there is none.
+plan_value() {
+  [ -r "$1" ] || return 0
+  while IFS="$TAB" read -r plan_key plan_rest; do
+    if [ "$plan_key" = "$2" ]; then
+      printf '%s\n' "$plan_rest"
+      return 0
+    fi
+  done < "$1"
+}
