@@ -1,6 +1,6 @@
 // Runs long commands: output to a log file, the last line as progress, the tail of it in the error.
 import { spawn, spawnSync } from "node:child_process";
-import { accessSync, closeSync, constants, mkdirSync, openSync, statSync, writeSync } from "node:fs";
+import { accessSync, closeSync, constants, existsSync, mkdirSync, openSync, statSync, writeSync } from "node:fs";
 import { basename, delimiter, dirname, join } from "node:path";
 import { UserError } from "./errors.mjs";
 
@@ -9,6 +9,7 @@ const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"];
 
 /** The full path of a command, or undefined. Administration folders count even where a user's PATH lacks them. */
 export function which(command, path = process.env.PATH ?? "") {
+  if (command.includes("/")) return existsSync(command) ? command : undefined;
   for (const dir of [...path.split(delimiter), "/usr/local/sbin", "/usr/sbin", "/sbin"]) {
     if (dir === "") continue;
     const file = join(dir, command);

@@ -1,5 +1,5 @@
 // The way without Pulumi's downloads: built from source through the Go module proxy.
-import { copyFileSync, existsSync, readFileSync, rmSync } from "node:fs";
+import { copyFileSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { UserError } from "./errors.mjs";
 import { capture, logged, which } from "./exec.mjs";
@@ -10,9 +10,11 @@ import { GO } from "./parts.mjs";
 export function recipe(root, part) {
   const { source } = part;
   const tools = join(root, "tools");
-  const files = source.copy
-    ? [source.copy]
-    : filesBelow(join(tools, "src", source.dir)).map((f) => `src/${source.dir}/${f}`);
+  // A package of another module is pinned by these two; a package of ours has its sources here.
+  const pins = ["go.mod", "go.sum"];
+  const own = source.package?.startsWith("./");
+  const below = source.copy ? [] : own ? filesBelow(join(tools, "src", source.dir)) : pins;
+  const files = source.copy ? [source.copy] : below.map((file) => `src/${source.dir}/${file}`);
   return sha256Of(JSON.stringify(source), ...files.flatMap((file) => [file, readFileSync(join(tools, file))]));
 }
 
@@ -74,5 +76,5 @@ export async function makeFromSource(root, part, out, { log, detail }) {
 
 /** Some gigabytes that only another build from source would use. */
 export function removeCaches(root) {
-  if (existsSync(cacheDir(root))) rmSync(cacheDir(root), { recursive: true, force: true });
+  rmSync(cacheDir(root), { recursive: true, force: true });
 }

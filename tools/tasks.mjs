@@ -15,7 +15,10 @@ const TASKS = {
   demo: { needs: everything, command: ["bin/cli/demo.js"] },
   "demo:down": { needs: everything.filter((need) => need !== "images"), command: ["bin/cli/demo.js", "down"] },
   test: { needs: everything, build: "tolerate", command: ["tools/test.mjs"] },
+  lint: { needs: ["packages", "modules"], command: ["tools/test.mjs", "--lint"] },
   "test:unit": { needs: ["packages", "modules"], command: ["tools/test.mjs", "--unit"] },
+  build: { needs: ["modules", "build"] },
+  sdk: { needs: ["packages", "modules", "toolchain"], command: ["tools/sdk.mjs"] },
   env: {},
 };
 
