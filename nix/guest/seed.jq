@@ -1,7 +1,9 @@
 # Checks the three seed files and flattens them into lines of tab-separated fields ("plan"), or into lines "error<TAB>text": all
 # faults at once. Input: the raw texts $user, $meta, $net and the image's $image. Empty fields are "-".
 
-def parse(name; text): (text | try fromjson catch null) as $v
+# Collected in a list, as jq 1.6 would let such a "try" catch faults of what comes after it, too.
+def json_or_null: [try fromjson catch null][0];
+def parse(name; text): (text | json_or_null) as $v
   | if ($v | type) == "object" then {value: $v, errors: []} else {value: {}, errors: ["\(name) is not a JSON object"]} end;
 def clean: type == "string" and (explode | all(. >= 32 and . != 127));
 def show: tojson | if length > 60 then .[0:57] + "…" else . end;
@@ -21,7 +23,7 @@ def line: map(if . == null or . == "" then "-" else tostring end) | join("\t");
 | ($u.value.hostname // $m.value["local-hostname"]) as $hostname
 | list($x.accounts) as $accounts
 | ($n.value.ethernets // {}) as $nics
-| ($image | try fromjson catch {}) as $img
+| ($image | json_or_null // {}) as $img
 | ($u.errors + $m.errors + $n.errors) as $broken
 | (if ($broken | length) > 0 then $broken else [
     check(($u.value.nixvm | type) == "object"; "user-data has no object nixvm"),
