@@ -19,6 +19,8 @@ if [ -r "${NIXVM_ENV:=$NIXVM_ROOT/etc/nixvm/guest.env}" ]; then . "$NIXVM_ENV"; 
 : "${NIXVM_MARKER_FROM_END:=1048576}"                # the last MiB of a disk stays out of its file system until it is grown
 NIXVM_STATE=$NIXVM_RUN/state
 TAB=$(printf '\t')
+LF='
+'
 
 say() {
   if [ -w "$NIXVM_KMSG" ]; then
@@ -34,8 +36,10 @@ put_state() {
   shift
   mkdir -p "$NIXVM_STATE"
   while [ $# -gt 0 ]; do
+    state_value=$2
     # one line a value, whatever a tool wrote into a reason
-    printf '%s\t%s\n' "$1" "$(printf '%s' "$2" | tr '\n\t' '  ')"
+    case $state_value in *"$TAB"* | *"$LF"*) state_value=$(printf '%s' "$state_value" | tr '\n\t' '  ') ;; esac
+    printf '%s\t%s\n' "$1" "$state_value"
     shift 2
   done > "$NIXVM_STATE/.$state_name.new"
   mv "$NIXVM_STATE/.$state_name.new" "$NIXVM_STATE/$state_name"

@@ -30,15 +30,14 @@ render() (
   mkdir -p "$next/etc" "$next/ssh" "$next/network" "$NIXVM_VAR/lib/nixvm" "$NIXVM_VAR/lib/identity"
   chmod 700 "$NIXVM_VAR/lib/nixvm" "$NIXVM_VAR/lib/identity"
   plan=$1
-  hostname=$(plan_value "$plan" hostname)
-  : "${hostname:=nixvm}"
-  printf '%s\n' "$hostname" > "$next/etc/hostname"
-  printf '127.0.0.1\tlocalhost\n127.0.1.1\t%s%s\n::1\tlocalhost ip6-localhost ip6-loopback\n' "$hostname" \
-    "$(case $hostname in *.*) printf ' %s' "${hostname%%.*}" ;; esac)" > "$next/etc/hosts"
+  for file in passwd group shadow gshadow; do
+    # owner and mode of the image's own file
+    if [ -f "$NIXVM_SHARE/etc/$file" ]; then cp -p "$NIXVM_SHARE/etc/$file" "$next/etc/$file"; fi
+  done
+  cp "$NIXVM_VAR/lib/nixvm/uids" "$next/uids" 2> /dev/null || : > "$next/uids"
+  LC_ALL=C awk -v share="$NIXVM_SHARE" -v next_dir="$next" -v uids="$NIXVM_VAR/lib/nixvm/uids" -v shell="$NIXVM_SHELL" \
+    -v groups="$NIXVM_ADMIN_GROUPS" -f "$here/render.awk" "$plan"
   render_machine_id
-  render_accounts
-  render_ports > "$next/nftables"
-  render_network
   render_host_key
 )
 
@@ -52,115 +51,7 @@ render_machine_id() {
     id=$(printf '%s' "$id" | tr -d -)
     say "a new machine id was made"
   fi
-  printf '%s\n' "$id" > "$next/etc/machine-id"
-}
-
-# Account files of the image plus the accounts of the seed, from scratch each time: what the seed no longer names is gone. User
-# numbers are kept on the persistent disk and never given to another name, as files in /home belong to them.
-render_accounts() {
-  uids=$NIXVM_VAR/lib/nixvm/uids
-  [ -f "$uids" ] || : > "$uids"
-  cp "$uids" "$next/uids"
-  for file in passwd group shadow gshadow; do
-    [ -f "$NIXVM_SHARE/etc/$file" ] || continue
-    cp -p "$NIXVM_SHARE/etc/$file" "$next/etc/$file"
-  done
-  admins=
-  while IFS=$TAB read -r kind name role hash; do
-    if [ "$kind" != account ]; then continue; fi
-    if grep -q "^$name:" "$NIXVM_SHARE/etc/passwd" "$NIXVM_SHARE/etc/group"; then fault "the account name '$name' is one of the system's own"; fi
-    uid=$(sed -n "s/^\([0-9][0-9]*\) $name\$/\1/p" "$next/uids")
-    if [ -z "$uid" ]; then
-      uid=$(sort -n "$next/uids" | tail -n 1 | cut -d ' ' -f 1)
-      uid=$((${uid:-999} + 1))
-      echo "$uid $name" >> "$next/uids"
-    fi
-    echo "$name:x:$uid:$uid::/home/$name:$NIXVM_SHELL" >> "$next/etc/passwd"
-    echo "$name:x:$uid:" >> "$next/etc/group"
-    if [ "$hash" = - ]; then hash='!'; fi
-    echo "$name:$hash:20000:0:99999:7:::" >> "$next/etc/shadow"
-    if [ -f "$next/etc/gshadow" ]; then echo "$name:!::" >> "$next/etc/gshadow"; fi
-    if [ "$role" = admin ]; then admins=$admins${admins:+,}$name; fi
-    : > "$next/ssh/$name"
-  done < "$plan"
-  for group in $NIXVM_ADMIN_GROUPS; do
-    if [ -z "$admins" ]; then continue; fi
-    sed "s/^\($group:[^:]*:[^:]*:\)\(..*\)\$/\1\2,$admins/; s/^\($group:[^:]*:[^:]*:\)\$/\1$admins/" "$next/etc/group" > "$next/group.new"
-    cat "$next/group.new" > "$next/etc/group"
-  done
-  rm -f "$next/group.new"
-  hash=$(plan_value "$plan" rootHash)
-  if [ -n "$hash" ]; then
-    # by hand, as the hash has the characters that sed and awk treat as their own
-    while IFS= read -r row; do
-      case $row in root:*) rest=${row#root:*:} && printf 'root:%s:%s\n' "$hash" "$rest" ;; *) printf '%s\n' "$row" ;; esac
-    done < "$next/etc/shadow" > "$next/shadow.new"
-    cat "$next/shadow.new" > "$next/etc/shadow"
-    rm -f "$next/shadow.new"
-  fi
-  while IFS=$TAB read -r kind name key; do
-    if [ "$kind" = key ]; then printf '%s\n' "$key" >> "$next/ssh/$name"; fi
-  done < "$plan"
-}
-
-# Everything that is not named stays closed; the agent needs no port. 1 and 58 are ICMP and ICMPv6, by number as a lean image has no
-# list of protocol names.
-render_ports() {
-  cat << 'RULES'
-table inet nixvm
-delete table inet nixvm
-table inet nixvm {
-  chain input {
-    type filter hook input priority filter; policy drop;
-    ct state established,related accept
-    ct state invalid drop
-    iif "lo" accept
-    meta l4proto { 1, 58 } accept
-    udp sport 67 udp dport 68 accept
-    udp sport 547 udp dport 546 accept
-RULES
-  while IFS=$TAB read -r kind port _; do
-    case $kind in tcp | udp) echo "    $kind dport $port accept" ;; esac
-  done < "$plan"
-  printf '    tcp flags syn reject with tcp reset\n  }\n}\n'
-}
-
-# networkd files by MAC address; DNS of the seed, else of the network-config, else Cloudflare's.
-render_network() {
-  dns=
-  while IFS=$TAB read -r kind one two _; do
-    case $kind in dns) dns="$dns $one" ;; esac
-  done < "$plan"
-  if [ -z "$dns" ]; then
-    while IFS=$TAB read -r kind one two _; do
-      case $kind in nameserver) dns="$dns $two" ;; esac
-    done < "$plan"
-  fi
-  : "${dns:= 1.1.1.1 1.0.0.1}"
-  for server in $dns; do echo "nameserver $server"; done > "$next/etc/resolv.conf"
-  while IFS=$TAB read -r kind id mac match dhcp4 dhcp6 mtu; do
-    if [ "$kind" != nic ]; then continue; fi
-    case $dhcp4$dhcp6 in truetrue) dhcp=yes ;; truefalse) dhcp=ipv4 ;; falsetrue) dhcp=ipv6 ;; *) dhcp=no ;; esac
-    {
-      echo "[Match]"
-      if [ "$mac" != - ]; then echo "MACAddress=$mac"; fi
-      if [ "$match" != - ]; then echo "Name=$match"; fi
-      if [ "$mtu" != - ]; then printf '[Link]\nMTUBytes=%s\n' "$mtu"; fi
-      printf '[Network]\nDHCP=%s\n' "$dhcp"
-      while IFS=$TAB read -r line nic value _; do
-        if [ "$line" = address ] && [ "$nic" = "$id" ]; then echo "Address=$value"; fi
-      done < "$plan"
-      while IFS=$TAB read -r line nic to via metric; do
-        if [ "$line" != route ] || [ "$nic" != "$id" ]; then continue; fi
-        echo "[Route]"
-        if [ "$to" != default ]; then echo "Destination=$to"; fi
-        echo "Gateway=$via"
-        if [ "$metric" != - ]; then echo "Metric=$metric"; fi
-      done < "$plan"
-      # The lease hangs on the MAC address, which outlives images and machine ids.
-      printf '[DHCPv4]\nClientIdentifier=mac\nUseDNS=no\nUseHostname=no\n'
-    } > "$next/network/10-nixvm-$id.network"
-  done < "$plan"
+  printf '%s\n' "$id" > "$next/machine-id"
 }
 
 # A key in the seed is checked before it may replace one that works.
@@ -174,57 +65,54 @@ render_host_key() {
 
 # replace FROM TO: by rename; true when the content is another one
 replace() {
-  if cmp -s "$1" "$2"; then
-    rm -f "$1"
-    return 1
-  fi
+  if [ -f "$2" ] && cmp -s "$1" "$2"; then return 1; fi
   cp -p "$1" "$2.new"
-  rm -f "$1"
   mv -f "$2.new" "$2"
 }
 
-# drop FOLDER NEXT PATTERN: files that the new seed has no more
+# drop NAME FOLDER PREFIX: files that the new seed has no more
 drop() {
-  for file in "$1"/$3; do
-    if [ -f "$file" ] && [ ! -f "$2/${file##*/}" ]; then
+  for file in "$2/$3"*; do
+    if [ -f "$file" ] && [ ! -f "$next/$1/${file##*/}" ]; then
       rm -f "$file"
-      say "${file##*/} is gone from ${1##*/}"
-      changed="$changed ${1##*/}"
+      say "$1/${file##*/} is gone"
+      changed="$changed $1/${file##*/}"
     fi
   done
 }
 
-# What render made takes the place of what was there, file by file; each is complete at any moment.
+# What render made takes the place of what was there, file by file; each is complete at any moment. $NIXVM_RUN/changed tells apply.
 publish() {
   next=$NIXVM_RUN/next
-  mkdir -p "$NIXVM_RUN/etc" "$NIXVM_RUN/ssh" "$NIXVM_NETWORKD"
-  : >> "$NIXVM_RUN/changed"
   changed=
+  mkdir -p "$NIXVM_NETWORKD"
   replace "$next/uids" "$NIXVM_VAR/lib/nixvm/uids" || true
-  drop "$NIXVM_RUN/ssh" "$next/ssh" '*'
-  drop "$NIXVM_NETWORKD" "$next/network" '10-nixvm-*.network'
-  if [ -f "$NIXVM_RUN/etc/machine-id" ]; then
-    # the running system cannot change its id; the next start takes the new one
-    replace "$next/etc/machine-id" "$NIXVM_VAR/lib/identity/machine-id" || true
+  replace "$next/machine-id" "$NIXVM_VAR/lib/identity/machine-id" || true
+  if [ ! -d "$NIXVM_RUN/etc" ]; then
+    # The first time there is nothing to compare with. The machine id is read by systemd once; a later one waits for the next start.
+    cp "$NIXVM_VAR/lib/identity/machine-id" "$next/etc/machine-id"
+    mv "$next/etc" "$next/ssh" "$next/nftables" "$NIXVM_RUN/"
+    cp -R "$next/network/." "$NIXVM_NETWORKD/"
+    changed=" everything"
   else
-    cp "$next/etc/machine-id" "$next/id"
-    replace "$next/id" "$NIXVM_VAR/lib/identity/machine-id" || true
-  fi
-  for pair in "etc $NIXVM_RUN/etc" "ssh $NIXVM_RUN/ssh" "network $NIXVM_NETWORKD"; do
-    from=$next/${pair%% *} to=${pair#* }
-    for file in "$from"/*; do
-      [ -f "$file" ] || continue
-      if replace "$file" "$to/${file##*/}"; then changed="$changed ${file##*/}" && case $from in */network) changed="$changed network" ;; esac; fi
+    drop ssh "$NIXVM_RUN/ssh" ''
+    drop network "$NIXVM_NETWORKD" 10-nixvm-
+    for pair in "etc $NIXVM_RUN/etc" "ssh $NIXVM_RUN/ssh" "network $NIXVM_NETWORKD"; do
+      to=${pair#* }
+      for file in "$next/${pair%% *}"/*; do
+        [ -f "$file" ] || continue
+        if replace "$file" "$to/${file##*/}"; then changed="$changed ${pair%% *}/${file##*/}"; fi
+      done
     done
-  done
-  if replace "$next/nftables" "$NIXVM_RUN/nftables"; then changed="$changed nftables"; fi
+    if replace "$next/nftables" "$NIXVM_RUN/nftables"; then changed="$changed nftables"; fi
+  fi
   if [ -f "$next/host_key.pub" ]; then
     publish_host_key "$next/host_key"
     changed="$changed host-key"
   fi
   rm -rf "$next"
   printf '%s\n' "$changed" >> "$NIXVM_RUN/changed"
-  if [ -n "$changed" ]; then say "changed:$changed"; else say "nothing changed"; fi
+  say "changed:${changed:- nothing}"
 }
 
 publish_host_key() {
@@ -250,7 +138,7 @@ apply() {
   apply_host_key || trouble="$trouble SSH host key;"
   nft -f "$NIXVM_RUN/nftables" || trouble="$trouble firewall rules;"
   case " $changed " in
-    *network*) if systemctl -q is-active systemd-networkd.service; then networkctl reload || trouble="$trouble network;"; fi ;;
+    *' network/'* | *everything*) if systemctl -q is-active systemd-networkd.service; then networkctl reload || trouble="$trouble network;"; fi ;;
   esac
   case " $changed " in
     *host-key*) if systemctl -q is-active "$NIXVM_SSH_UNIT"; then systemctl --no-block restart "$NIXVM_SSH_UNIT" || trouble="$trouble SSH server;"; fi ;;

@@ -39,7 +39,11 @@ test("a blank disk is formatted, labelled last, filled from the skeleton and mou
   expect(label()).toBe("var");
   expect(box.tool("debugfs", "-R", "cat /log/README", disk)).toBe("skeleton\n");
   expect(box.calls()).toMatch(new RegExp(`^mount -t ext4 -o [^ ]*nodev[^ ]* ${disk} `, "m"));
-  expect(readFileSync(disk).subarray(63 * MIB).every((byte) => byte === 0)).toBe(true);
+  expect(
+    readFileSync(disk)
+      .subarray(63 * MIB)
+      .every((byte) => byte === 0),
+  ).toBe(true);
 });
 
 test("a disk of ours is mounted as it is, whatever its letter, and gets the folders that a newer image needs", () => {
@@ -65,9 +69,17 @@ describe("a disk that carries anything else is refused and not written to", () =
     ["ext4 without a label", /labelled ''/, () => box.tool("mkfs.ext4", "-q", "-F", disk)],
     ["ext2", /ext2, not ext4/, () => box.tool("mkfs.ext4", "-q", "-F", "-t", "ext2", "-L", "var", disk)],
     ["FAT", /vfat/, () => box.tool("mkfs.vfat", "-n", "VAR", disk)],
-    ["a LUKS header", /crypto_LUKS/, () => put(0, Buffer.concat([Buffer.from("LUKS\xba\xbe\0\x01", "latin1"), Buffer.alloc(600, 65)]))],
+    [
+      "a LUKS header",
+      /crypto_LUKS/,
+      () => put(0, Buffer.concat([Buffer.from("LUKS\xba\xbe\0\x01", "latin1"), Buffer.alloc(600, 65)])),
+    ],
     ["swap", /swap|not empty/, () => put(4086, "SWAPSPACE2")],
-    ["XFS", /xfs|not empty/, () => put(0, Buffer.concat([Buffer.from("XFSB\0\0\x10\0", "latin1"), Buffer.alloc(8, 1)]))],
+    [
+      "XFS",
+      /xfs|not empty/,
+      () => put(0, Buffer.concat([Buffer.from("XFSB\0\0\x10\0", "latin1"), Buffer.alloc(8, 1)])),
+    ],
     [
       "a ZFS member",
       /zfs_member/,
@@ -79,7 +91,11 @@ describe("a disk that carries anything else is refused and not written to", () =
     ],
     ["a GPT", /gpt|PMBR/, () => box.tool("sh", "-c", `echo 'label: gpt' | sfdisk -q '${disk}'`)],
     ["a DOS partition table", /dos/, () => box.tool("sh", "-c", `echo 'label: dos' | sfdisk -q '${disk}'`)],
-    ["ext4 of ours with another signature beside it", /signatures|crypto_LUKS/, () => (ext4("var"), put(0, Buffer.from("LUKS\xba\xbe\0\x01", "latin1")))],
+    [
+      "ext4 of ours with another signature beside it",
+      /signatures|crypto_LUKS/,
+      () => (ext4("var"), put(0, Buffer.from("LUKS\xba\xbe\0\x01", "latin1"))),
+    ],
     ["unknown bytes at the start", /first MiB is not empty/, () => put(700_000, "x")],
     ["unknown bytes at the end", /last MiB is not empty/, () => put(64 * MIB - 1, "x")],
   ])("%s", (_name, reason, prepare) => {

@@ -1,7 +1,16 @@
 // A folder that looks to the guest scripts like a machine: image files for disks, a fake /sys and /proc, and fakes in front of the
 // few tools that need root or a kernel. Everything else (jq, blkid, wipefs, mkfs.ext4, …) is the real thing.
 import { spawnSync } from "node:child_process";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 
@@ -46,7 +55,17 @@ export class Sandbox {
   private readonly env: NodeJS.ProcessEnv;
 
   constructor(private readonly shell = "/bin/sh") {
-    for (const dir of ["dev", "proc/sys/kernel/random", "var", "share/etc", "share/var/log", "share/var/home", "image", "skel", "bin"])
+    for (const dir of [
+      "dev",
+      "proc/sys/kernel/random",
+      "var",
+      "share/etc",
+      "share/var/log",
+      "share/var/home",
+      "image",
+      "skel",
+      "bin",
+    ])
       mkdirSync(this.path(dir), { recursive: true });
     this.write("proc/sys/kernel/random/uuid", "11112222-3333-4444-5555-666677778888\n");
     this.write("proc/sys/kernel/random/boot_id", "99992222-3333-4444-5555-666677778888\n");
@@ -119,13 +138,18 @@ export class Sandbox {
     for (const [name, text] of Object.entries(files)) this.write(`medium/${name}`, text);
   }
   guest(script: string, ...args: string[]): Run {
-    const run = spawnSync(this.shell.split(" ")[0]!, [...this.shell.split(" ").slice(1), path.join(guestDir, script), ...args], { encoding: "utf8", env: this.env });
+    const run = spawnSync(
+      this.shell.split(" ")[0]!,
+      [...this.shell.split(" ").slice(1), path.join(guestDir, script), ...args],
+      { encoding: "utf8", env: this.env },
+    );
     return { code: run.status, log: run.stdout + run.stderr };
   }
   /** A real tool on a disk of the sandbox. */
   tool(command: string, ...args: string[]): string {
     const run = spawnSync(command, args, { encoding: "utf8", env: { ...this.env, PATH: this.env["REAL_PATH"] } });
-    if (run.error || run.status !== 0) throw new Error(`${command} ${args.join(" ")}: ${run.error?.message ?? run.stderr}`);
+    if (run.error || run.status !== 0)
+      throw new Error(`${command} ${args.join(" ")}: ${run.error?.message ?? run.stderr}`);
     return run.stdout;
   }
   state(name: string): Record<string, string> {
