@@ -90,11 +90,9 @@ export class VirtualMachine extends pulumi.ComponentResource {
         plan.seedFiles(vm, id, vm.identity.sshHostKey === "stack" ? plan.hostKeyOf(key, vm.name) : undefined),
       );
     const seedDigest = pulumi.unsecret(files.apply(plan.seedDigest));
-    const seed = new Seed(
-      `${name}-seed`,
-      { pool, volumePrefix: `${args.prefix}-${vm.name}-seed`, files, digest: seedDigest },
-      { parent: this },
-    );
+    const seedVolume = plan.seedVolumeName(args.prefix, vm.name);
+    const seedPath = `${host.pool.path}/${seedVolume}`;
+    const seed = new Seed(`${name}-seed`, { pool, volumeName: seedVolume, files }, { parent: this });
 
     const consoleLog = isTest(host.uri) ? undefined : plan.consoleLogPath(host.consoleDir, vm.domainName);
     const disks = [
@@ -109,6 +107,7 @@ export class VirtualMachine extends pulumi.ComponentResource {
           type: isTest(host.uri) ? "test" : host.accelerator === "kvm" ? "kvm" : "qemu",
           uuid: knownUuid,
           disks: disks.map((d, i) => ({ path: paths[i] ?? "", serial: d.serial })),
+          seedPath,
           nic: nicOf(vm.network, knownMac),
           noCoreDump: scratch !== undefined,
           ...(consoleLog === undefined ? {} : { consoleLog }),
@@ -126,14 +125,13 @@ export class VirtualMachine extends pulumi.ComponentResource {
         vcpu: vm.vcpus,
         running: vm.running,
         autostart: vm.running,
-        cloudinit: seed.diskId,
         disks: disks.map(({ volumeId }) => ({ volumeId })),
         networkInterfaces: interfacesOf(vm, mac, args.networkName),
         xml: { xslt },
       },
       {
         parent: this,
-        dependsOn: args.after.map((other) => other.guest),
+        dependsOn: [seed.disk, ...args.after.map((other) => other.guest)],
         // The provider plans a change of these in place, and then changes nothing in libvirt.
         replaceOnChanges: ["disks", "networkInterfaces"],
         deleteBeforeReplace: true,
@@ -156,6 +154,7 @@ export class VirtualMachine extends pulumi.ComponentResource {
         network: describeNetwork(vm.network),
         accelerator: host.accelerator,
         seedDigest,
+        seedPath,
         running: vm.running,
         contract: image.id === undefined ? "none" : "nixvm",
         stopTimeoutSeconds: vm.stopTimeoutSeconds,

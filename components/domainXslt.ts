@@ -1,3 +1,5 @@
+import { SEED_DRIVE } from "../provider/virsh";
+
 /** How the guest reaches a network: a libvirt network or bridge (the provider writes it), or QEMU's user mode. */
 export type DomainNic = { mode: "libvirt" } | { mode: "user"; mac: string; sshPort: number };
 
@@ -17,6 +19,8 @@ export interface DomainSpec {
   uuid: string;
   /** Disks in order: the first is `vda` and is booted from. */
   disks: DomainDiskSpec[];
+  /** Path of the seed's ISO image; the same for the VM's life, so that another seed is no change of the domain. */
+  seedPath: string;
   nic: DomainNic;
   /** File on the host that gets all serial output; none where the host cannot write one. */
   consoleLog?: string;
@@ -28,6 +32,9 @@ export interface DomainSpec {
   noCoreDump: boolean;
 }
 
+/** A CD-ROM with this serial is left out when the provider reads a domain back; any other would show as a foreign disk. */
+const SEED_SERIAL = "cloudinit";
+
 const ESCAPES: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;" };
 
 /** Escapes for XML, and doubles braces, which XSLT would read as an expression inside an attribute. */
@@ -36,7 +43,7 @@ export function xsltText(value: string): string {
 }
 
 const OVMF_WITHOUT_SECURE_BOOT = `<os firmware="efi">
-        <type arch="x86_64" machine="pc">hvm</type>
+        <type arch="x86_64" machine="q35">hvm</type>
         <firmware><feature enabled="no" name="secure-boot"/></firmware>
       </os>`;
 
@@ -48,7 +55,7 @@ function os(spec: DomainSpec): string {
     return OVMF_WITHOUT_SECURE_BOOT;
   }
   return `<os>
-        <type arch="x86_64" machine="pc">hvm</type>
+        <type arch="x86_64" machine="q35">hvm</type>
         <loader readonly="yes" type="pflash">${xsltText(spec.firmware.loader)}</loader>
         <nvram template="${xsltText(spec.firmware.nvramTemplate)}"/>
       </os>`;
@@ -84,14 +91,14 @@ function userNetwork(nic: DomainNic): string {
     "-netdev",
     `user,id=nixvm0,hostfwd=tcp:127.0.0.1:${nic.sshPort}-:22`,
     "-device",
-    `virtio-net-pci,netdev=nixvm0,romfile=,mac=${nic.mac},bus=pci.0,addr=0x1e`,
+    `virtio-net-pci,netdev=nixvm0,romfile=,mac=${nic.mac},bus=pcie.0,addr=0x10`,
   ];
   return `<qemu:commandline>${args.map((a) => `<qemu:arg value="${xsltText(a)}"/>`).join("")}</qemu:commandline>`;
 }
 
 /**
  * The stylesheet that makes a domain of ours out of the provider's: the document is written out whole, and only what the
- * provider knows better (name, memory, vCPUs, the seed's CD-ROM, network interfaces) is copied from its own XML.
+ * provider knows better (name, memory, vCPUs, network interfaces) is copied from its own XML.
  */
 export function domainXslt(spec: DomainSpec): string {
   const log = spec.consoleLog ? `<log file="${xsltText(spec.consoleLog)}" append="off"/>` : "";
@@ -115,7 +122,13 @@ export function domainXslt(spec: DomainSpec): string {
       <devices>
         <xsl:copy-of select="devices/emulator"/>
         ${spec.disks.map(disk).join("\n        ")}
-        <xsl:copy-of select="devices/disk[@device='cdrom']"/>
+        <disk type="file" device="cdrom">
+          <driver name="qemu" type="raw"/>
+          <source file="${xsltText(spec.seedPath)}"/>
+          <target dev="${SEED_DRIVE}" bus="sata"/>
+          <readonly/>
+          <serial>${SEED_SERIAL}</serial>
+        </disk>
         <controller type="usb" model="none"/>
         <xsl:copy-of select="devices/interface"/>
         <serial type="pty">${log}<target port="0"/></serial>

@@ -173,12 +173,18 @@ export class Gate {
     return seen;
   }
 
-  /** Asks once for the new seed to be applied: its medium was changed before this resource's turn. */
+  /**
+   * Puts the new medium into the drive and asks once for it to be applied. The libvirt provider cannot do the first: it
+   * knows a CD-ROM only as the second drive of an IDE cable, where a guest without a first one does not find it.
+   */
   private async seedDiffers(status: StatusRecord, seen: Look): Promise<undefined> {
     if (!this.seedAsked) {
       this.seedAsked = true;
       this.phase = "applying the seed";
       this.show();
+      if (this.want.seedPath !== undefined) {
+        await orCancelled(this.deps.libvirt.changeMedium(this.want.uuid, this.want.seedPath), this.deps.signal);
+      }
       await restartUnits(
         "nixvm-seed nixvm-status",
         "the new seed could not be applied",

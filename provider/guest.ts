@@ -38,6 +38,8 @@ export interface GuestArgs {
    * restart. If unset, the seed is not checked.
    */
   seedDigest?: pulumi.Input<string>;
+  /** Path of the seed's ISO image on the host. A running guest that has another seed gets this file into its drive. */
+  seedPath?: pulumi.Input<string>;
   /** Path of the persistent disk on the host. If unset, the VM has none that could grow. */
   persistPath?: pulumi.Input<string>;
   /**

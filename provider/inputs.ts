@@ -29,6 +29,7 @@ export const guestInputs = z.strictObject({
   network: z.string(),
   accelerator: z.enum(["kvm", "tcg"]),
   seedDigest: text.optional(),
+  seedPath: z.string().startsWith("/", "must be an absolute path").optional(),
   persistPath: z.string().startsWith("/", "must be an absolute path").optional(),
   persistBytes: count.optional(),
   running: z.boolean(),

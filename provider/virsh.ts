@@ -39,8 +39,13 @@ export interface Libvirt {
   blockResize(uuid: string, path: string, bytes: number): Promise<void>;
   /** Growth of a volume that no running domain uses. */
   volumeResize(path: string, bytes: number): Promise<void>;
+  /** Puts the file that is now at `path` into the CD-ROM drive of a running domain. */
+  changeMedium(uuid: string, path: string): Promise<void>;
   xml(uuid: string): Promise<string>;
 }
+
+/** The drive that holds the seed, as libvirt names it. */
+export const SEED_DRIVE = "sda";
 
 /** A guest agent command, as QEMU's protocol has it. */
 export interface AgentCommand {
@@ -112,6 +117,13 @@ export class Virsh implements Libvirt {
 
   async volumeResize(path: string, bytes: number): Promise<void> {
     await this.call("vol-resize", path, `${bytes}b`);
+  }
+
+  async changeMedium(uuid: string, path: string): Promise<void> {
+    // Out and in again: for a path that is the same libvirt would keep the old file open. Forced, because a guest that
+    // has it mounted locks the drive.
+    await this.call("change-media", uuid, SEED_DRIVE, "--eject", "--live", "--force");
+    await this.call("change-media", uuid, SEED_DRIVE, path, "--insert", "--live");
   }
 
   xml(uuid: string): Promise<string> {

@@ -15,8 +15,12 @@ export function elapsed(ms) {
 export function progress(stream = process.stderr, prefix = "setup: ") {
   const line = (text) => stream.write(`${prefix}${text}\n`);
 
-  /** Shows `label` while `work` runs. `work` may call its argument with a word on where it is. */
-  async function step(label, work) {
+  /**
+   * Shows `label` while `work` runs. `work` may call its argument with a word on where it is.
+   *
+   * @param quiet say nothing of work that found nothing to do, which is: was done at once.
+   */
+  async function step(label, work, { quiet = false } = {}) {
     const start = Date.now();
     let detail = "";
     let shown = 0;
@@ -41,7 +45,7 @@ export function progress(stream = process.stderr, prefix = "setup: ") {
     try {
       const result = await work((text) => (detail = text));
       clear();
-      line(`${label}: done (${elapsed(Date.now() - start)})`);
+      if (!quiet || Date.now() - start >= QUIET_MS) line(`${label}: done (${elapsed(Date.now() - start)})`);
       return result;
     } catch (err) {
       clear();

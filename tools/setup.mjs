@@ -29,7 +29,11 @@ export async function setup({ root, needs, build, force, thorough = false }) {
   const start = Date.now();
   const progress = makeProgress();
   let steps = 0;
-  const counting = { ...progress, step: (label, work) => (steps++, progress.step(label, work)) };
+  const step = (label, work, options) => {
+    if (!options?.quiet) steps++;
+    return progress.step(label, work, options);
+  };
+  const counting = { ...progress, step };
 
   // Before anything is written: this may end with what the user has to do first.
   const missing = needs.includes("packages") ? missingPackages() : [];
@@ -80,8 +84,10 @@ async function setUpProgram({ root, needs, build, progress, log }) {
 
 async function setUpHost({ root, progress }) {
   const { ensureHost } = await import("./libvirtd.mjs");
-  const { env, lines } = await ensureHost({ root, log: progress.line });
-  for (const line of lines ?? []) progress.line(line);
+  const told = new Set();
+  const tell = (text) => told.has(text) || (told.add(text), progress.line(text));
+  const { env, lines } = await ensureHost({ root, log: tell });
+  lines?.forEach(tell);
   writeEnvironment(root, env);
 }
 
@@ -90,7 +96,6 @@ async function setUpImages({ root, progress, log }) {
   const builder = join(root, "images/build-all");
   if (!existsSync(builder)) return;
   const env = taskEnvironment(root);
-  await progress.step("reference images", (detail) =>
-    logged({ log: log("images"), cwd: root, env, detail }, builder, []),
-  );
+  const make = (detail) => logged({ log: log("images"), cwd: root, env, detail }, builder, []);
+  await progress.step("reference images", make, { quiet: true });
 }

@@ -122,7 +122,12 @@ async function makePart(context, force, reachable) {
       );
       return true;
     } catch (err) {
-      if (force === "official" || !(err instanceof UserError)) throw err;
+      if (!(err instanceof UserError)) throw err;
+      if (force === "official") {
+        throw new UserError(
+          `${err.message}\nnixvm: --official allows no other way; without it, it is built from source.`,
+        );
+      }
       progress.line(err.message);
     }
   }

@@ -70,7 +70,7 @@ export function showValue(value: unknown): string {
   if (value === null) return "null (nothing after the colon)";
   if (Array.isArray(value)) return value.length === 0 ? "the empty list" : "this list";
   if (typeof value === "object") return "this map";
-  const text = JSON.stringify(value) ?? String(value);
+  const text = JSON.stringify(value);
   return text.length > 80 ? `${text.slice(0, 76)}…"` : text;
 }
 

@@ -52,9 +52,9 @@ export function scratchVolumeName(prefix: string, vm: string): string {
   return `${prefix}-${vm}-scratch`;
 }
 
-/** Volume of the seed medium; the digest in the name makes a changed seed a new medium that is swapped live (D1, D5). */
-export function seedVolumeName(prefix: string, vm: string, digest: string): string {
-  return `${prefix}-${vm}-seed-${digest12(digest)}.iso`;
+/** Volume of the seed medium: one name for the VM's life, so that a changed seed is a swapped medium and no changed domain (D5). */
+export function seedVolumeName(prefix: string, vm: string): string {
+  return `${prefix}-${vm}-seed.iso`;
 }
 
 /** File that a VM's serial console is logged to. */

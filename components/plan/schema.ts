@@ -31,7 +31,7 @@ export function stackSchema(): Record<string, unknown> {
       if (!secrets.has(zodSchema)) return;
       const plain = { ...jsonSchema };
       for (const key of Object.keys(jsonSchema)) delete jsonSchema[key as keyof typeof jsonSchema];
-      jsonSchema.anyOf = [plain as never, ENCRYPTED as never];
+      jsonSchema.anyOf = [plain, ENCRYPTED as never];
     },
   });
   return { ...schema, title: "nixvm stack file" };

@@ -66,5 +66,6 @@ export async function recordResources(): Promise<Map<string, Registered>> {
 
 /** Resolves when every registration so far, and what they led to, is done. */
 export async function settled(): Promise<void> {
-  await pulumi.runtime.waitForRPCs();
+  // Exported, but missing in the published types.
+  await (pulumi.runtime as unknown as { waitForRPCs(): Promise<void> }).waitForRPCs();
 }

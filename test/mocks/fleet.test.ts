@@ -111,9 +111,13 @@ describe("a fleet of two VMs on one image", () => {
     expect(JSON.stringify(get(seen, "web-domain").inputs)).not.toContain("ab".repeat(32));
   });
 
-  it("changes the medium in place, former one first (D1, D5)", () => {
+  it("ties the domain to the seed by order only, so that another seed never touches the domain (D1, D5)", () => {
     expect(get(seen, "web-seed-iso").deletebeforereplace).toBe(true);
-    expect(get(seen, "web-domain").replaceonchangesList).not.toContain("cloudinit");
+    const domain = get(seen, "web-domain");
+    expect(domain.dependenciesList.some((urn) => urn.endsWith("::web-seed-iso"))).toBe(true);
+    const tied = domain.propertydependenciesMap.flatMap(([, { urnsList }]) => urnsList);
+    expect(tied.filter((urn) => urn.includes("seed"))).toEqual([]);
+    expect(get(seen, "web-guest").inputs.seedPath).toBe("/pools/nixvm-test/nixvm-test-web-seed.iso");
   });
 
   it("finds disks by serial, boots from vda, and wires UEFI, agent and console (T-2, T-4, T-13, G-6)", () => {

@@ -6,7 +6,7 @@ let box: Sandbox;
 let disk: string;
 beforeEach(() => {
   box = new Sandbox();
-  disk = box.disk("vdq", "persist", 64);
+  disk = box.disk("vdq", "persist", 24);
 });
 afterEach(() => box.done());
 
@@ -41,7 +41,7 @@ test("a blank disk is formatted, labelled last, filled from the skeleton and mou
   expect(box.calls()).toMatch(new RegExp(`^mount -t ext4 -o [^ ]*nodev[^ ]* ${disk} `, "m"));
   expect(
     readFileSync(disk)
-      .subarray(63 * MIB)
+      .subarray(23 * MIB)
       .every((byte) => byte === 0),
   ).toBe(true);
 });
@@ -51,7 +51,7 @@ test("a disk of ours is mounted as it is, whatever its letter, and gets the fold
   box.disk("vda", "boot", 1);
   const before = box.tool("dumpe2fs", "-h", disk).match(/UUID: +(.*)/)![1];
   expect(box.guest("persist").code).toBe(0);
-  expect(box.state("persist")).toMatchObject({ state: "mounted", sizeBytes: String(64 * MIB) });
+  expect(box.state("persist")).toMatchObject({ state: "mounted", sizeBytes: String(24 * MIB) });
   expect(box.tool("dumpe2fs", "-h", disk)).toContain(before);
   expect(box.has("var/home")).toBe(true);
 });
@@ -97,7 +97,7 @@ describe("a disk that carries anything else is refused and not written to", () =
       () => (ext4("var"), put(0, Buffer.from("LUKS\xba\xbe\0\x01", "latin1"))),
     ],
     ["unknown bytes at the start", /first MiB is not empty/, () => put(700_000, "x")],
-    ["unknown bytes at the end", /last MiB is not empty/, () => put(64 * MIB - 1, "x")],
+    ["unknown bytes at the end", /last MiB is not empty/, () => put(24 * MIB - 1, "x")],
   ])("%s", (_name, reason, prepare) => {
     prepare();
     expectRefused(reason);
@@ -109,7 +109,7 @@ describe("a disk that carries anything else is refused and not written to", () =
   });
 
   test("two disks with the same serial", () => {
-    box.disk("vdz", "persist", 64);
+    box.disk("vdz", "persist", 24);
     expectRefused(/more than one disk/);
   });
 
@@ -124,7 +124,7 @@ describe("a disk that carries anything else is refused and not written to", () =
 
 describe("formatting that was broken off is done again", () => {
   test("before the file system was there: only our mark and unknown blocks", () => {
-    put(63 * MIB, mark);
+    put(23 * MIB, mark);
     put(300_000, "half a file system");
     expect(box.guest("persist").code).toBe(0);
     expect(box.state("persist")).toMatchObject({ state: "formatted", reason: expect.stringContaining("redone") });
@@ -140,8 +140,8 @@ describe("formatting that was broken off is done again", () => {
   });
 
   test("after the final label, before the mark was cleared: the data is kept", () => {
-    box.tool("mkfs.ext4", "-q", "-F", "-b", "4096", "-L", "var", disk, String((63 * MIB) / 4096));
-    put(63 * MIB, mark);
+    box.tool("mkfs.ext4", "-q", "-F", "-b", "4096", "-L", "var", disk, String((23 * MIB) / 4096));
+    put(23 * MIB, mark);
     const uuid = box.tool("blkid", "-p", "-s", "UUID", "-o", "value", disk);
     expect(box.guest("persist").code).toBe(0);
     expect(box.state("persist")).toMatchObject({ state: "mounted" });
@@ -149,7 +149,7 @@ describe("formatting that was broken off is done again", () => {
   });
 
   test("our mark gives no right to a foreign signature", () => {
-    put(63 * MIB, mark);
+    put(23 * MIB, mark);
     put(0, Buffer.concat([Buffer.from("LUKS\xba\xbe\0\x01", "latin1"), Buffer.alloc(600, 65)]));
     expectRefused(/crypto_LUKS/);
   });
@@ -182,17 +182,17 @@ describe("grow", () => {
   test("lets the file system follow the disk, once", () => {
     box.guest("persist");
     expect(box.guest("grow").code).toBe(0);
-    expect(box.state("grow")).toMatchObject({ state: "unchanged", sizeBytes: String(63 * MIB) });
-    truncateSync(disk, 96 * MIB);
+    expect(box.state("grow")).toMatchObject({ state: "unchanged", sizeBytes: String(23 * MIB) });
+    truncateSync(disk, 40 * MIB);
     expect(box.guest("grow").code).toBe(0);
-    expect(box.state("grow")).toMatchObject({ state: "grown", sizeBytes: String(96 * MIB) });
+    expect(box.state("grow")).toMatchObject({ state: "grown", sizeBytes: String(40 * MIB) });
     expect(box.guest("grow").code).toBe(0);
-    expect(box.state("grow")).toMatchObject({ state: "unchanged", sizeBytes: String(96 * MIB) });
+    expect(box.state("grow")).toMatchObject({ state: "unchanged", sizeBytes: String(40 * MIB) });
   });
 
   test("reports what resize2fs said", () => {
     box.guest("persist");
-    truncateSync(disk, 96 * MIB);
+    truncateSync(disk, 40 * MIB);
     box.write("resize-fails", "");
     expect(box.guest("grow").code).toBe(1);
     expect(box.state("grow")).toMatchObject({ state: "failed", reason: expect.stringContaining("no space for it") });

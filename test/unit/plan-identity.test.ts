@@ -105,7 +105,7 @@ describe("names", () => {
     expect(names.persistVolumeName("p-s", "web")).toBe("p-s-web-persist");
     expect(names.persistVolumeName("p-s", "web", 2)).toBe("p-s-web-persist-g2");
     expect(names.scratchVolumeName("p-s", "web")).toBe("p-s-web-scratch");
-    expect(names.seedVolumeName("p-s", "web", digest)).toBe("p-s-web-seed-0123456789ab.iso");
+    expect(names.seedVolumeName("p-s", "web")).toBe("p-s-web-seed.iso");
     expect(names.consoleLogPath("/var/log/", "p-s-web")).toBe("/var/log/p-s-web.log");
     fc.assert(
       fc.property(vmName, vmName, (a, b) => {

@@ -205,5 +205,5 @@ describe("SshHostKey", () => {
 it("describes exactly the inputs that are checked", () => {
   const schema = JSON.parse(pulumiSchema("1.2.3")) as { resources: Record<string, { inputProperties: object }> };
   const properties = Object.keys(schema.resources["nixvm:index:Guest"]!.inputProperties);
-  expect(properties.sort()).toEqual([...new Set([...Object.keys(inputs), "consoleLog"])].sort());
+  expect(properties.sort()).toEqual([...new Set([...Object.keys(inputs), "consoleLog", "seedPath"])].sort());
 });

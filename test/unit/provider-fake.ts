@@ -116,6 +116,10 @@ export class FakeLibvirt implements Libvirt {
     this.domain = { state: "shut off", reason: "destroyed" };
   }
 
+  async changeMedium(_uuid: string, path: string): Promise<void> {
+    this.note("changeMedium", `changeMedium ${path}`);
+  }
+
   async diskBytes(): Promise<number> {
     this.note("diskBytes");
     return this.bytes;

@@ -205,6 +205,18 @@ describe("changes in place", () => {
     ]);
   });
 
+  it("puts the new medium into the drive before it is applied", async () => {
+    scene.libvirt.onRestart = () => {
+      scene.libvirt.status!["seed"] = { state: "applied", digest: "seed-2" };
+      return 0;
+    };
+    await apply({ seedDigest: "seed-2", seedPath: "/pool/web-seed.iso" });
+    expect(scene.libvirt.calls.filter((call) => /^(restart|changeMedium)/.test(call))).toEqual([
+      "changeMedium /pool/web-seed.iso",
+      "restart nixvm-seed nixvm-status",
+    ]);
+  });
+
   it("fails when the guest keeps the former seed, or cannot apply the new one", async () => {
     scene.libvirt.status!["seed"] = { state: "failed", digest: "seed-1", reason: "no medium" };
     expect((await failure({ seedDigest: "seed-2" })).message).toContain(

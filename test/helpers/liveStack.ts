@@ -1,0 +1,136 @@
+import { execFileSync } from "node:child_process";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { type EngineEvent, LocalWorkspace, type Stack } from "@pulumi/pulumi/automation";
+import program from "../../index";
+import { LiveVm, type VmOutput } from "../../cli/guests";
+
+/** One operation of the engine, with what it said. */
+export interface Operation {
+  /** `<op> <type> <name>`, in the order in which the steps began. */
+  steps: string[];
+  /** Everything that was shown. */
+  text: string;
+  /** Message of the failure; empty when there was none. */
+  error: string;
+}
+
+/** Project root of this checkout. */
+export const ROOT = path.resolve(__dirname, "..", "..");
+export const IMAGES = path.join(ROOT, ".nixvm", "images");
+
+/** A stack of the real program on the real engine and a real libvirt, with a state and a pool of its own. */
+export class LiveStack {
+  private constructor(
+    readonly dir: string,
+    readonly name: string,
+    private readonly stack: Stack,
+  ) {}
+
+  /** `name` must differ between the tests that run on one host. */
+  static async make(name: string): Promise<LiveStack> {
+    // A space in the path, on purpose.
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), "nixvm live "));
+    const state = path.join(dir, "state");
+    fs.mkdirSync(state);
+    const stack = await LocalWorkspace.createOrSelectStack(
+      { stackName: name, projectName: "nixvm", program },
+      {
+        workDir: dir,
+        envVars: {
+          PULUMI_BACKEND_URL: `file://${state}`,
+          PULUMI_CONFIG_PASSPHRASE: "test",
+          PATH: `${path.join(ROOT, "provider")}${path.delimiter}${process.env.PATH ?? ""}`,
+        },
+      },
+    );
+    return new LiveStack(dir, name, stack);
+  }
+
+  /** Replaces the whole stack file. */
+  async configure(config: Record<string, unknown>): Promise<void> {
+    const old = await this.stack.getAllConfig();
+    await this.stack.removeAllConfig(Object.keys(old));
+    for (const [key, value] of Object.entries(config)) {
+      await this.stack.setConfig(`nixvm:${key}`, { value: JSON.stringify(value) });
+    }
+  }
+
+  up(
+    options: { refresh?: boolean; signal?: AbortSignal; onEvent?: (event: EngineEvent) => void } = {},
+  ): Promise<Operation> {
+    return this.run(options.onEvent, (watch) =>
+      this.stack.up({
+        ...watch,
+        ...(options.refresh === undefined ? {} : { refresh: options.refresh }),
+        ...(options.signal === undefined ? {} : { signal: options.signal }),
+      }),
+    );
+  }
+
+  preview(options: { refresh?: boolean; expectNoChanges?: boolean } = {}): Promise<Operation> {
+    return this.run(undefined, (watch) => this.stack.preview({ ...watch, ...options }));
+  }
+
+  destroy(): Promise<Operation> {
+    return this.run(undefined, (watch) => this.stack.destroy(watch));
+  }
+
+  async vms(): Promise<Map<string, LiveVm>> {
+    const outputs = await this.stack.outputs();
+    const vms = (outputs.vms?.value ?? {}) as Record<string, VmOutput>;
+    return new Map(Object.entries(vms).map(([name, vm]) => [name, new LiveVm(name, vm)]));
+  }
+
+  async vm(name: string): Promise<LiveVm> {
+    const found = (await this.vms()).get(name);
+    if (!found) {
+      throw new Error(`the stack has no VM ${name}`);
+    }
+    return found;
+  }
+
+  /** State in clear text as it lies on disk: what somebody who reads the file sees. */
+  stateText(): string {
+    return fs.readFileSync(path.join(this.dir, "state", ".pulumi", "stacks", "nixvm", `${this.name}.json`), "utf8");
+  }
+
+  /** Removes everything, data included. */
+  async remove(config: Record<string, unknown>): Promise<void> {
+    const defaults = config.defaults as Record<string, unknown>;
+    await this.configure({
+      ...config,
+      defaults: { ...defaults, persist: { ...(defaults.persist as object), protect: false, retain: false } },
+    });
+    await this.stack.up({ target: ["**PersistentVolume**"] });
+    await this.stack.destroy();
+    fs.rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  private async run(
+    listener: ((event: EngineEvent) => void) | undefined,
+    operation: (watch: { onEvent: (e: EngineEvent) => void; onOutput: (text: string) => void }) => Promise<unknown>,
+  ): Promise<Operation> {
+    const result: Operation = { steps: [], text: "", error: "" };
+    const onEvent = (event: EngineEvent): void => {
+      const step = event.resourcePreEvent?.metadata;
+      if (step && step.op !== "same" && !step.type.startsWith("pulumi:")) {
+        result.steps.push(`${step.op} ${step.type} ${step.urn.slice(step.urn.lastIndexOf("::") + 2)}`);
+      }
+      listener?.(event);
+    };
+    try {
+      await operation({ onEvent, onOutput: (text) => (result.text += text) });
+    } catch (error) {
+      result.error = error instanceof Error ? error.message : String(error);
+    }
+    return result;
+  }
+}
+
+/** Runs virsh on the libvirt under test. */
+export function virsh(...args: string[]): string {
+  const uri = process.env.LIBVIRT_DEFAULT_URI ?? "qemu:///system";
+  return execFileSync("virsh", ["-q", "-c", uri, ...args], { encoding: "utf8" });
+}

@@ -1,0 +1,306 @@
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import * as fs from "node:fs";
+import * as path from "node:path";
+import type { Identity } from "../../cli/guests";
+import { IMAGES, LiveStack, type Operation, virsh } from "../helpers/liveStack";
+
+// The main job on real guests, told in one go: each test goes on from where the one before it left the fleet, because a
+// boot costs more than everything else here.
+jest.setTimeout(15 * 60_000);
+
+const MINUTE = 60_000;
+let stack: LiveStack;
+let config: Record<string, any>;
+const before: Record<string, { identity: Identity; marker: string }> = {};
+
+function newKey(name: string): { file: string; publicKey: string } {
+  const file = path.join(stack.dir, name);
+  execFileSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", name, "-f", file]);
+  return { file, publicKey: fs.readFileSync(`${file}.pub`, "utf8").trim() };
+}
+
+/** Runs a command over SSH the way a user would; the exit code of ssh is in the result. */
+function ssh(port: number, account: string, key: string, command: string): { code: number; out: string } {
+  const options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes", "ConnectTimeout=20"];
+  const args = [...options.flatMap((o) => ["-o", o]), "-o", "IdentitiesOnly=yes", "-i", key, "-p", `${port}`];
+  try {
+    const out = execFileSync("ssh", [...args, `${account}@127.0.0.1`, command], {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "pipe"],
+      timeout: 2 * MINUTE,
+    });
+    return { code: 0, out };
+  } catch (error) {
+    return { code: (error as { status: number | null }).status ?? -1, out: "" };
+  }
+}
+
+const bootId = async (vm: string): Promise<string> => (await (await stack.vm(vm)).status()).bootId;
+const poolDir = (): string => path.join(process.env.NIXVM_POOL_ROOT ?? "", "nixvm-live");
+const sha256 = (file: string): string => createHash("sha256").update(fs.readFileSync(file)).digest("hex");
+const stepsOf = (operation: Operation, part: RegExp): string[] => operation.steps.filter((step) => part.test(step));
+
+async function useImage(image: string): Promise<void> {
+  config.images.os.path = path.join(IMAGES, `reference-${image}.qcow2`);
+  await stack.configure(config);
+}
+
+beforeAll(async () => {
+  stack = await LiveStack.make("live");
+  const key = newKey("admin");
+  config = {
+    images: { os: { path: path.join(IMAGES, "reference-v1.qcow2") } },
+    rollout: { gateTimeout: "8m", stopTimeout: "2m" },
+    defaults: {
+      image: "os",
+      memory: "512MiB",
+      vcpus: 2,
+      persist: { size: "512MiB" },
+      adminKeys: [key.publicKey],
+      userKeys: [key.publicKey],
+    },
+    fleet: {
+      db: { network: { mode: "user", sshPort: 23201 } },
+      web: { network: { mode: "user", sshPort: 23202 } },
+    },
+  };
+  await stack.configure(config);
+});
+
+afterAll(async () => {
+  await stack.remove(config);
+  expect(virsh("list", "--all", "--name")).not.toContain("nixvm-live-");
+  expect(fs.existsSync(poolDir())).toBe(false);
+});
+
+test("up makes two healthy VMs on one base image", async () => {
+  const up = await stack.up();
+  expect(up.error).toBe("");
+  for (const [name, vm] of await stack.vms()) {
+    const status = await vm.status();
+    expect(status).toMatchObject({ healthy: true, imageVersion: "v1", rootMode: "readonly", hostname: name });
+    expect(virsh("dumpxml", vm.vm.uuid)).toContain("<serial>persist</serial>");
+  }
+  const bases = fs.readdirSync(poolDir()).filter((file) => file.includes("-base-"));
+  expect(bases).toHaveLength(1);
+  const chain = execFileSync("qemu-img", ["info", "-U", "--backing-chain", path.join(poolDir(), overlayOf("web"))]);
+  expect(chain.toString()).toContain(bases[0]);
+});
+
+function overlayOf(vm: string): string {
+  const found = fs.readdirSync(poolDir()).filter((f) => new RegExp(`^nixvm-live-${vm}-[0-9a-f]{12}-`).test(f));
+  return found[0] ?? "";
+}
+
+test("a second up and a preview with a refresh find nothing to do", async () => {
+  expect((await stack.preview({ expectNoChanges: true })).error).toBe("");
+  const refreshed = await stack.preview({ refresh: true, expectNoChanges: true });
+  expect(refreshed.error).toBe("");
+});
+
+test("the root is read-only, state is under /var, and mounts are as the template wants them (T-7 to T-12)", async () => {
+  const vm = await stack.vm("web");
+  const refused = await vm.exec(
+    "for f in /x /etc/x /boot/x /usr/x; do touch $f 2>/dev/null && echo wrote $f; done; true",
+  );
+  expect(refused).toBe("");
+  expect(await vm.exec("findmnt -no SOURCE,FSTYPE /var")).toMatch(/ext4/);
+  expect(await vm.exec("findmnt -no SOURCE /home")).toContain("[/home]");
+  expect(await vm.exec("findmnt -no OPTIONS /boot")).toMatch(/^ro\b/);
+  expect(await vm.exec("findmnt -no FSTYPE /tmp")).toBe("tmpfs\n");
+  expect(await vm.exec("test -d /sys/firmware/efi && echo uefi")).toBe("uefi\n");
+  expect(await vm.exec("ls /dev/disk/by-id/virtio-boot /dev/disk/by-id/virtio-persist | wc -l")).toBe("2\n");
+});
+
+test("keys open both accounts, only admin has sudo, root and passwords are refused (T-96, T-109 to T-112, T-116)", () => {
+  const key = path.join(stack.dir, "admin");
+  expect(ssh(23202, "admin", key, "sudo -n id -u")).toEqual({ code: 0, out: "0\n" });
+  expect(ssh(23202, "user", key, "id -un; sudo -n true 2>/dev/null || echo no sudo").out).toBe("user\nno sudo\n");
+  expect(ssh(23202, "root", key, "true").code).toBe(255);
+});
+
+test("secrets are not in the state, and guests cannot tell each other's identity (T-26, G-5)", async () => {
+  const key = (JSON.parse(stack.stateText()) as { checkpoint: { latest: { resources: any[] } } }).checkpoint.latest
+    .resources;
+  expect(key.length).toBeGreaterThan(20);
+  expect(stack.stateText()).not.toContain("local-hostname");
+  const [db, web] = [await (await stack.vm("db")).identity(), await (await stack.vm("web")).identity()];
+  for (const part of Object.keys(db) as (keyof Identity)[]) {
+    expect(db[part]).not.toBe("");
+    expect(db[part]).not.toBe(web[part]);
+  }
+});
+
+test("a changed seed is applied live: a new key works, a removed key is a revoked key (T-108)", async () => {
+  const boot = await bootId("web");
+  const fresh = newKey("fresh");
+  const old = config.defaults.userKeys;
+  config.defaults.userKeys = [fresh.publicKey];
+  await stack.configure(config);
+  const up = await stack.up();
+  expect(up.error).toBe("");
+  expect(stepsOf(up, /Guest/).every((step) => step.startsWith("update "))).toBe(true);
+  expect(stepsOf(up, /replace.*(Domain|Volume)/)).toEqual([]);
+  expect(await bootId("web")).toBe(boot);
+  expect(ssh(23202, "user", fresh.file, "id -un").out).toBe("user\n");
+  expect(ssh(23202, "user", path.join(stack.dir, "admin"), "true").code).toBe(255);
+  config.defaults.userKeys = old;
+});
+
+test("the persistent volume grows in place, live, with its file system; shrinking is refused (T-62)", async () => {
+  const vm = await stack.vm("db");
+  const boot = await bootId("db");
+  const marker = `kept-${Date.now()}`;
+  await vm.exec(`echo ${marker} > /var/lib/grow-marker; sync`);
+  const size = async (): Promise<number> => Number(await vm.exec("df --output=size -B1 /var | tail -1"));
+  const small = await size();
+  config.fleet.db.persist = { size: "1GiB" };
+  await stack.configure(config);
+  const up = await stack.up();
+  expect(up.error).toBe("");
+  expect(stepsOf(up, /Volume db-persist/)).toEqual([]);
+  expect(await size()).toBeGreaterThan(small * 1.7);
+  expect(await bootId("db")).toBe(boot);
+  expect(await vm.exec("cat /var/lib/grow-marker")).toBe(`${marker}\n`);
+
+  config.fleet.db.persist = { size: "768MiB" };
+  await stack.configure(config);
+  const refused = await stack.preview();
+  expect(refused.error).toMatch(/cannot shrink from 1 GiB to 768 MiB; allowed: 1 GiB or more/);
+  config.fleet.db.persist = { size: "1GiB" };
+  await stack.configure(config);
+});
+
+test("an upgrade stops cleanly, goes one VM at a time, keeps data and identity, and removes the old base last", async () => {
+  for (const [name, vm] of await stack.vms()) {
+    const marker = `${name}-${Date.now()}`;
+    await vm.exec(`echo ${marker} | tee /var/lib/marker /home/marker /var/log/marker >/dev/null; sync`);
+    before[name] = { identity: await vm.identity(), marker };
+  }
+  const oldBase = fs.readdirSync(poolDir()).filter((file) => file.includes("-base-"))[0] ?? "";
+  expect(sha256(path.join(poolDir(), oldBase))).toBe(sha256(path.join(IMAGES, "reference-v1.qcow2")));
+
+  await useImage("v2");
+  const preview = await stack.preview();
+  for (const name of ["db", "web"]) {
+    expect(preview.text).toMatch(new RegExp(`${name}: restarts, because the image changes from`));
+  }
+  const up = await stack.up();
+  expect(up.error).toBe("");
+  expectUpgradeOrder(up.steps);
+  for (const [name, vm] of await stack.vms()) {
+    const was = before[name];
+    expect(await vm.status()).toMatchObject({ healthy: true, imageVersion: "v2" });
+    expect(await vm.identity()).toEqual(was?.identity);
+    expect(await vm.exec("cat /var/lib/marker /home/marker /var/log/marker")).toBe(`${was?.marker}\n`.repeat(3));
+    // Stopped by its own shutdown, not by a pulled plug: systemd says so in the journal of the boot before.
+    expect(
+      await vm.exec(
+        "cat /var/lib/nixvm/last-shutdown 2>/dev/null || journalctl -b -1 --no-pager 2>/dev/null | grep -c 'Reached target.*Power'",
+      ),
+    ).not.toBe("0\n");
+  }
+  const bases = fs.readdirSync(poolDir()).filter((file) => file.includes("-base-"));
+  expect(bases).toHaveLength(1);
+  expect(bases[0]).not.toBe(oldBase);
+  expect((await stack.preview({ expectNoChanges: true })).error).toBe("");
+});
+
+/** The order of D4: overlays first, then VM after VM with the stop before the power-off, old disks last. */
+function expectUpgradeOrder(steps: string[]): void {
+  const at = (pattern: RegExp): number => {
+    const found = steps.findIndex((step) => pattern.test(step));
+    if (found < 0) {
+      throw new Error(`no step ${String(pattern)} among\n${steps.join("\n")}`);
+    }
+    return found;
+  };
+  const firstStop = Math.min(at(/^delete-replaced .*Guest db-guest/), at(/^delete-replaced .*Guest web-guest/));
+  expect(at(/^create .*Volume db-overlay/)).toBeLessThan(firstStop);
+  expect(at(/^create .*Volume web-overlay/)).toBeLessThan(firstStop);
+  for (const vm of ["db", "web"]) {
+    expect(at(new RegExp(`^delete-replaced .*Guest ${vm}-guest`))).toBeLessThan(
+      at(new RegExp(`^delete-replaced .*Domain ${vm}-domain`)),
+    );
+    expect(at(new RegExp(`^delete-replaced .*Domain ${vm}-domain`))).toBeLessThan(
+      at(new RegExp(`^create-replacement .*Domain ${vm}-domain`)),
+    );
+    expect(at(new RegExp(`^create-replacement .*Domain ${vm}-domain`))).toBeLessThan(
+      at(new RegExp(`^create-replacement .*Guest ${vm}-guest`)),
+    );
+  }
+  expect(at(/^create-replacement .*Guest db-guest/)).toBeLessThan(at(/^delete-replaced .*Guest web-guest/));
+  const lastGate = at(/^create-replacement .*Guest web-guest/);
+  expect(at(/^delete .*Volume db-overlay/)).toBeGreaterThan(lastGate);
+  expect(at(/^delete .*Volume web-overlay/)).toBeGreaterThan(lastGate);
+  expect(at(/^delete .*Volume base-/)).toBeGreaterThan(lastGate);
+}
+
+test("an image that never gets healthy stops the rollout; the next VM is untouched; going back works (good, bad, good)", async () => {
+  const webBoot = await bootId("web");
+  await useImage("broken");
+  const bad = await stack.up();
+  expect(bad.error).not.toBe("");
+  expect(bad.text).toMatch(/db: .*not healthy/);
+  expect(bad.text).toMatch(/last status record/i);
+  expect(bad.text).toMatch(/serial console/i);
+  expect(stepsOf(bad, /(Domain|Guest) web-/)).toEqual([]);
+  expect(await bootId("web")).toBe(webBoot);
+
+  await useImage("v2");
+  const back = await stack.up();
+  expect(back.error).toBe("");
+  // What was never touched is not touched on the way back either.
+  expect(stepsOf(back, /(Domain|Guest) web-/)).toEqual([]);
+  expect(await bootId("web")).toBe(webBoot);
+  const db = await stack.vm("db");
+  expect(await db.status()).toMatchObject({ healthy: true, imageVersion: "v2" });
+  expect(await db.identity()).toEqual(before.db?.identity);
+  expect(await db.exec("cat /var/lib/marker")).toBe(`${before.db?.marker}\n`);
+  expect(virsh("domblklist", "nixvm-live-web")).toContain(overlayOf("web"));
+  expect((await stack.preview({ expectNoChanges: true })).error).toBe("");
+});
+
+test("a VM removed behind our back is shown as drift, and up heals it with its data", async () => {
+  virsh("destroy", "nixvm-live-web");
+  virsh("undefine", "--nvram", "nixvm-live-web");
+  const drift = await stack.preview({ refresh: true });
+  expect(stepsOf(drift, /^create .*Domain web-domain/)).toHaveLength(1);
+  const up = await stack.up({ refresh: true });
+  expect(up.error).toBe("");
+  expect(stepsOf(up, /Domain db-/)).toEqual([]);
+  const web = await stack.vm("web");
+  expect(await web.identity()).toEqual(before.web?.identity);
+  expect(await web.exec("cat /home/marker")).toBe(`${before.web?.marker}\n`);
+});
+
+test("Ctrl-C in the middle of an up leaves a stack that the next up finishes", async () => {
+  await useImage("v1");
+  const abort = new AbortController();
+  const broken = await stack.up({
+    signal: abort.signal,
+    onEvent: (event) => {
+      const step = event.resourcePreEvent?.metadata;
+      if (step?.op === "create-replacement" && step.urn.endsWith("::db-guest")) {
+        abort.abort();
+      }
+    },
+  });
+  expect(broken.error).not.toBe("");
+  expect((await (await stack.vm("web")).status()).imageVersion).toBe("v2");
+  const up = await stack.up();
+  expect(up.error).toBe("");
+  for (const [name, vm] of await stack.vms()) {
+    expect(await vm.status()).toMatchObject({ healthy: true, imageVersion: "v1" });
+    expect(await vm.identity()).toEqual(before[name]?.identity);
+    expect(await vm.exec("cat /var/lib/marker")).toBe(`${before[name]?.marker}\n`);
+  }
+});
+
+test("destroy is refused while data is protected, and says how to do it on purpose (T-53)", async () => {
+  const refused = await stack.destroy();
+  expect(refused.error).not.toBe("");
+  expect(refused.error + refused.text).toMatch(/protect/);
+  expect((await (await stack.vm("db")).status()).healthy).toBe(true);
+});
