@@ -1,10 +1,24 @@
 // Runs long commands: output to a log file, the last line as progress, the tail of it in the error.
 import { spawn, spawnSync } from "node:child_process";
-import { accessSync, closeSync, constants, existsSync, mkdirSync, openSync, statSync, writeSync } from "node:fs";
+import { randomUUID } from "node:crypto";
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  statSync,
+  writeSync,
+} from "node:fs";
 import { basename, delimiter, dirname, join } from "node:path";
 import { UserError } from "./errors.mjs";
 
 const TAIL_LINES = 20;
+/** Variable by which the descendants of a command are known. */
+const MARK = "NIXVM_STARTED_BY";
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"];
 
 /** The full path of a command, or undefined. Administration folders count even where a user's PATH lacks them. */
@@ -34,29 +48,22 @@ export function capture(command, args, options = {}) {
  *
  * @param log file that gets the output; its tail is part of the error.
  * @param detail called with the last line of output, as it comes.
- * @param group run it in a process group of its own, and end what is left of that group afterwards.
+ * @param sweep end what the command has started and left running, in whatever process group.
  */
-export function logged({ log, cwd, env, detail, group = false }, command, args) {
+export function logged({ log, cwd, env, detail, sweep = false }, command, args) {
   mkdirSync(dirname(log), { recursive: true });
   const fd = openSync(log, "a");
   writeSync(fd, `$ ${[command, ...args].join(" ")}\n`);
   const tail = [];
+  const mark = randomUUID();
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, {
       cwd,
-      env: env ?? process.env,
-      detached: group,
+      env: { ...(env ?? process.env), ...(sweep ? { [MARK]: mark } : {}) },
       stdio: ["ignore", "pipe", "pipe"],
     });
-    const end = (signal) => {
-      try {
-        process.kill(group ? -child.pid : child.pid, signal);
-      } catch {
-        // Nothing of it runs any more.
-      }
-    };
     // A set-up that is told to end must not leave a compiler or a package manager behind.
-    const handlers = SIGNALS.map((signal) => [signal, () => (end("SIGTERM"), release(), raise(signal))]);
+    const handlers = SIGNALS.map((signal) => [signal, () => (child.kill("SIGTERM"), release(), raise(signal))]);
     const release = () => handlers.forEach(([signal, handler]) => process.off(signal, handler));
     handlers.forEach(([signal, handler]) => process.on(signal, handler));
 
@@ -73,8 +80,8 @@ export function logged({ log, cwd, env, detail, group = false }, command, args) 
     child.stderr.on("data", read);
     const fail = (why) => reject(new UserError(failure(basename(command), args, why, [...tail, rest], log)));
     child.on("error", (err) => (release(), fail(err.message)));
-    // What is left of the group holds our pipes open, so "close" would wait for it.
-    if (group) child.on("exit", () => end("SIGTERM"));
+    // What is left may hold our pipes open, and "close" would wait for it.
+    if (sweep) child.on("exit", () => endMarked(mark));
     child.on("close", (code, signal) => {
       release();
       closeSync(fd);
@@ -82,6 +89,18 @@ export function logged({ log, cwd, env, detail, group = false }, command, args) 
       else fail(signal ? `ended by ${signal}` : `exit code ${code}`);
     });
   });
+}
+
+/** Ends every process that inherited the mark: the bridge, for one, leaves its provider running in a group of its own. */
+function endMarked(mark) {
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+    try {
+      if (readFileSync(`/proc/${pid}/environ`, "latin1").includes(`${MARK}=${mark}`))
+        process.kill(Number(pid), "SIGTERM");
+    } catch {
+      // Gone meanwhile, or another user's.
+    }
+  }
 }
 
 function raise(signal) {

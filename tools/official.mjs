@@ -89,8 +89,7 @@ export async function installPlugin(pulumi, env, [name, version], options) {
 /** Lets the bridge fetch the libvirt provider: asking for its schema by name is enough. */
 export async function fetchLibvirtProvider(pulumi, env, options) {
   const args = ["package", "get-schema", "terraform-provider", OPENTOFU_ADDRESS, LIBVIRT];
-  // The bridge may leave the provider process running: a group of its own can be ended as a whole.
-  await logged({ ...options, env, group: true }, pulumi, args);
+  await logged({ ...options, env, sweep: true }, pulumi, args);
 }
 
 /** The version of a pulumi command, as numbers, or undefined. */

@@ -19,9 +19,8 @@ const KEPT = ["bin", "node_modules", ".gitattributes"];
 
 async function schema(file, log) {
   const args = ["package", "get-schema", "terraform-provider", OPENTOFU_ADDRESS, LIBVIRT];
-  // A group of its own, because the bridge may leave the provider process behind.
   const toFile = ["-c", 'out=$1; shift; exec pulumi "$@" > "$out"', "sh", file, ...args];
-  await logged({ log, cwd: root, group: true }, "sh", toFile);
+  await logged({ log, cwd: root, sweep: true }, "sh", toFile);
 }
 
 /** Paths that differ between the generated files and those in the checkout. */

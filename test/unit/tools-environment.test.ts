@@ -142,4 +142,17 @@ describe("progress", () => {
     expect(message).not.toContain("    1\n");
     expect(message).toContain(log);
   });
+
+  it("ends what a command left running, also in a group of its own", () => {
+    const script = 'setsid sleep 300 & echo $! > "$0"; sleep 0.3';
+    const pidFile = path.join(dir, "pid");
+    const run = "await m.logged({ log: input[0], sweep: true }, 'sh', ['-c', input[1], input[2]])";
+    const start = Date.now();
+    expect(inNode("exec", run, [path.join(dir, "log"), script, pidFile]).stderr).toBe("");
+    expect(Date.now() - start).toBeLessThan(20_000);
+    const pid = fs.readFileSync(pidFile, "utf8").trim();
+    const state = spawnSync("ps", ["-o", "stat=", "-p", pid], { encoding: "utf8" }).stdout.trim();
+    // A process that nobody has collected yet is as good as ended.
+    expect(["", "Z"]).toContain(state.slice(0, 1));
+  });
 });
