@@ -1,6 +1,11 @@
 // One project a rung of the ladder (docs/testing.md), so that each can be run alone and the heavy ones never in parallel.
 const common = {
-  transform: { "^.+\\.ts$": ["@swc/jest", { jsc: { target: "es2022", parser: { syntax: "typescript" } }, module: { type: "commonjs" } }] },
+  transform: {
+    "^.+\\.ts$": [
+      "@swc/jest",
+      { jsc: { target: "es2022", parser: { syntax: "typescript" } }, module: { type: "commonjs" } },
+    ],
+  },
   testEnvironment: "node",
   modulePathIgnorePatterns: ["<rootDir>/bin/", "<rootDir>/.nixvm/", "<rootDir>/sdks/libvirt/bin/package.json"],
 };

@@ -4,7 +4,17 @@
 // content gives the same bytes: `mke2fs -d` takes inode times and the order of names from the machine's own file system;
 // this feeds debugfs a sorted list instead.
 import { execFileSync, spawnSync } from "node:child_process";
-import { closeSync, lstatSync, mkdirSync, openSync, readdirSync, readFileSync, readlinkSync, readSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  readSync,
+  writeFileSync,
+} from "node:fs";
 import path from "node:path";
 
 const [tarFile, overlay, work, out, epochText] = process.argv.slice(2);
@@ -16,7 +26,8 @@ const hashSeed = "6e697876-6d00-4000-8000-000000000003";
 
 /** Numbers of a tar header: octal text, or base 256 when the high bit is set. */
 function number(field) {
-  if (field[0] & 0x80) return Number(BigInt("0x" + field.toString("hex")) & ((1n << BigInt(8 * field.length - 1)) - 1n));
+  if (field[0] & 0x80)
+    return Number(BigInt("0x" + field.toString("hex")) & ((1n << BigInt(8 * field.length - 1)) - 1n));
   return parseInt(field.toString("latin1").replace(/\0.*$/s, "").trim() || "0", 8);
 }
 const text = (field) => field.toString("utf8").replace(/\0.*$/s, "");
@@ -24,7 +35,7 @@ const text = (field) => field.toString("utf8").replace(/\0.*$/s, "");
 /** Records of a pax extended header: "LENGTH key=value\n". */
 function paxRecords(data) {
   const records = {};
-  for (let at = 0; at < data.length; ) {
+  for (let at = 0; at < data.length;) {
     const space = data.indexOf(0x20, at);
     const length = Number(data.toString("latin1", at, space));
     const [key, ...value] = data.toString("utf8", space + 1, at + length - 1).split("=");
@@ -38,7 +49,7 @@ function* tarEntries(file) {
   const fd = openSync(file, "r");
   const read = (length) => {
     const buffer = Buffer.alloc(length);
-    for (let done = 0; done < length; ) {
+    for (let done = 0; done < length;) {
       const n = readSync(fd, buffer, done, length - done, null);
       if (n === 0) throw new Error(`${file} ends in the middle of an entry`);
       done += n;
@@ -62,7 +73,8 @@ function* tarEntries(file) {
         const attribute = Object.keys(pax).find((key) => key.startsWith("SCHILY.xattr."));
         const prefix = text(header.subarray(345, 500));
         const name = pax.path ?? longName ?? (prefix ? `${prefix}/` : "") + text(header.subarray(0, 100));
-        if (attribute) throw new Error(`${name} has the extended attribute ${attribute}, which this writer cannot carry over`);
+        if (attribute)
+          throw new Error(`${name} has the extended attribute ${attribute}, which this writer cannot carry over`);
         yield {
           path: path.posix.join("/", name).replace(/(.)\/$/, "$1"),
           type,
@@ -160,8 +172,30 @@ const features = "^has_journal,^metadata_csum,^resize_inode,^dir_index,^orphan_f
 const mkfs = (list) =>
   execFileSync(
     "mkfs.ext4",
-    ["-q", "-F", "-b", "4096", "-m", "0", "-L", "nixvm-root", "-U", uuid, "-E", `hash_seed=${hashSeed},lazy_itable_init=0,root_owner=0:0`, "-O", list, "-N", String(inodes), out, String(blocks)],
-    { stdio: ["ignore", "inherit", "pipe"], env: { ...process.env, SOURCE_DATE_EPOCH: String(epoch), E2FSPROGS_FAKE_TIME: String(epoch) } },
+    [
+      "-q",
+      "-F",
+      "-b",
+      "4096",
+      "-m",
+      "0",
+      "-L",
+      "nixvm-root",
+      "-U",
+      uuid,
+      "-E",
+      `hash_seed=${hashSeed},lazy_itable_init=0,root_owner=0:0`,
+      "-O",
+      list,
+      "-N",
+      String(inodes),
+      out,
+      String(blocks),
+    ],
+    {
+      stdio: ["ignore", "inherit", "pipe"],
+      env: { ...process.env, SOURCE_DATE_EPOCH: String(epoch), E2FSPROGS_FAKE_TIME: String(epoch) },
+    },
   );
 try {
   mkfs(features);
@@ -169,9 +203,14 @@ try {
   // orphan_file is unknown to e2fsprogs before 1.47
   mkfs(features.replace(",^orphan_file", ""));
 }
-const run = spawnSync("debugfs", ["-w", "-f", "commands", path.resolve(out)], { cwd: work, encoding: "utf8", maxBuffer: 1 << 28 });
+const run = spawnSync("debugfs", ["-w", "-f", "commands", path.resolve(out)], {
+  cwd: work,
+  encoding: "utf8",
+  maxBuffer: 1 << 28,
+});
 // debugfs always ends with 0 and says what went wrong only in words
 const errors = run.stderr.split("\n").filter((line) => line && !/^debugfs \d/.test(line));
-if (run.status !== 0 || errors.length > 0) throw new Error(`debugfs: ${errors.slice(0, 5).join(" | ") || `ended with ${run.status}`}`);
+if (run.status !== 0 || errors.length > 0)
+  throw new Error(`debugfs: ${errors.slice(0, 5).join(" | ") || `ended with ${run.status}`}`);
 const check = spawnSync("e2fsck", ["-f", "-n", out], { encoding: "utf8" });
 if (check.status !== 0) throw new Error(`the file system made is not clean:\n${check.stdout}`);

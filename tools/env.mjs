@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { readJson, writeAtomically } from "./files.mjs";
+import { ensureReaper, REAPER_DIR } from "./reaper.mjs";
 import { readRecord } from "./toolchain.mjs";
 
 const FILE = ".nixvm/env.json";
@@ -10,6 +11,7 @@ const FILE = ".nixvm/env.json";
 /** Makes what the environment points to: the state folder, and a passphrase that is never made twice. */
 export function ensureHome(root) {
   mkdirSync(join(root, ".nixvm/state"), { recursive: true });
+  ensureReaper(root);
   const passphrase = join(root, ".nixvm/passphrase");
   // Another one would make every secret in the state unreadable.
   if (!existsSync(passphrase)) writeAtomically(passphrase, `${randomBytes(24).toString("base64url")}\n`, 0o600);
@@ -26,6 +28,7 @@ function baseEnvironment(root) {
       PULUMI_HOME: join(home, "pulumi"),
       PULUMI_BACKEND_URL: `file://${join(home, "state")}`,
       PULUMI_CONFIG_PASSPHRASE_FILE: join(home, "passphrase"),
+      PULUMI_DYNAMIC_TF_PLUGIN_CACHE_DIR: join(home, REAPER_DIR),
       PULUMI_SKIP_UPDATE_CHECK: "true",
       PULUMI_DISABLE_REGISTRY_RESOLVE: "true",
       // What could not be reached during set-up would only make an update wait for it.

@@ -51,7 +51,9 @@ export class LiveStack {
   /** Replaces the whole stack file. */
   async configure(config: Record<string, unknown>): Promise<void> {
     const old = await this.stack.getAllConfig();
-    await this.stack.removeAllConfig(Object.keys(old));
+    if (Object.keys(old).length > 0) {
+      await this.stack.removeAllConfig(Object.keys(old));
+    }
     for (const [key, value] of Object.entries(config)) {
       await this.stack.setConfig(`nixvm:${key}`, { value: JSON.stringify(value) });
     }
