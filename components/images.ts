@@ -143,7 +143,7 @@ async function fetched(url: string, sha256: string, options: { cacheDir: string 
   }
   await fs.mkdir(path.dirname(target), { recursive: true });
   const response = await fetch(url).catch((error: unknown) => {
-    const cause = error instanceof Error && error.cause instanceof Error ? error.cause.message : String(error);
+    const cause = (error as { cause?: { message?: string } }).cause?.message ?? String(error);
     throw new Refused("url", url, `cannot be fetched: ${cause}`, "an address that can be reached from here");
   });
   if (!response.ok || !response.body) {
