@@ -27,7 +27,7 @@ render() (
   set -eu
   next=$NIXVM_RUN/next
   rm -rf "$next"
-  mkdir -p "$next/etc" "$next/ssh" "$next/network" "$NIXVM_VAR/lib/nixvm" "$NIXVM_VAR/lib/identity"
+  mkdir -p "$next/etc" "$next/ssh" "$next/network" "$NIXVM_VAR/home" "$NIXVM_VAR/lib/nixvm" "$NIXVM_VAR/lib/identity"
   chmod 700 "$NIXVM_VAR/lib/nixvm" "$NIXVM_VAR/lib/identity"
   plan=$1
   for file in passwd group shadow gshadow; do
