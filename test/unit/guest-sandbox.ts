@@ -102,7 +102,7 @@ export class Sandbox {
       NIXVM_DEV: this.path("dev"),
       NIXVM_NETWORKD: this.path("networkd"),
       NIXVM_KMSG: this.path("no-kmsg"),
-      NIXVM_SEED_TRIES: "0",
+      NIXVM_SEED_WAIT: "0",
       NIXVM_DISK_TRIES: "0",
     };
   }
@@ -137,12 +137,15 @@ export class Sandbox {
     mkdirSync(this.path("sys/block/sr0"), { recursive: true });
     for (const [name, text] of Object.entries(files)) this.write(`medium/${name}`, text);
   }
-  guest(script: string, ...args: string[]): Run {
-    const run = spawnSync(
-      this.shell.split(" ")[0]!,
-      [...this.shell.split(" ").slice(1), path.join(guestDir, script), ...args],
-      { encoding: "utf8", env: this.env },
-    );
+  /** Runs a guest script; a last argument that is an object adds to its environment. */
+  guest(script: string, ...args: (string | NodeJS.ProcessEnv)[]): Run {
+    const [shell, ...options] = this.shell.split(" ") as [string, ...string[]];
+    const texts = args.filter((arg) => typeof arg === "string");
+    const env = args.filter((arg) => typeof arg !== "string");
+    const run = spawnSync(shell, [...options, path.join(guestDir, script), ...texts], {
+      encoding: "utf8",
+      env: Object.assign({}, this.env, ...env) as NodeJS.ProcessEnv,
+    });
     return { code: run.status, log: run.stdout + run.stderr };
   }
   /** A real tool on a disk of the sandbox. */

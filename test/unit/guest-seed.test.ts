@@ -268,6 +268,22 @@ describe("without a medium", () => {
     expect(box.read("run/etc/machine-id")).toBe("11112222333344445555666677778888\n");
   });
 
+  test("a drive without a medium holds nobody up for long", () => {
+    box.write("proc/uptime", "10.00 20.00\n");
+    box.write(
+      "bin/sleep",
+      `#!/bin/sh\necho sleep >> "$SANDBOX/calls"\nread -r up rest < "$SANDBOX/proc/uptime"\necho "$((\${up%%.*} + 1)).00 0" > "$SANDBOX/proc/uptime"\n`,
+    );
+    box.tool("chmod", "755", box.path("bin/sleep"));
+    box.write("sys/block/sr0/size", "0\n");
+    box.guest("seed", "read", { NIXVM_SEED_WAIT: "30" });
+    expect(box.calls().match(/sleep/g)).toHaveLength(3);
+    box.write("calls", "");
+    box.remove("sys/block/sr0");
+    box.guest("seed", "read", { NIXVM_SEED_WAIT: "30" });
+    expect(box.calls().match(/sleep/g)).toHaveLength(30);
+  });
+
   test("our own disks are never taken for the medium", () => {
     box.disk("vdb", "persist", 1);
     boot();
