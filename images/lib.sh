@@ -21,13 +21,14 @@ suite() {
   (. /etc/os-release && printf '%s\n' "${NIXVM_IMAGE_SUITE:-${VERSION_CODENAME:?no VERSION_CODENAME in /etc/os-release}}")
 }
 
-# Everything that can change the bytes of an image: the files named, by name, mode and content, and the release. Package versions are
+# Everything that can change the bytes of an image: the files named, by name, content and whether they can be run (all else of a
+# mode depends on the umask of the checkout), and the release. Package versions are
 # not part of it: they are known only after a look into the archive, and a cached image stays valid without one.
 digest_of() {
   {
     suite
     cd "$repo_dir" || exit 1
-    find "$@" ! -type d ! -name '*.md' ! -name '.*' -printf '%m %p %l\n' | LC_ALL=C sort
+    find "$@" ! -type d ! -name '*.md' ! -name '.*' -printf '%M %p %l\n' | sed 's/^...\(.\)....../\1/' | LC_ALL=C sort
     find "$@" -type f ! -name '*.md' ! -name '.*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
   } | sha256sum | cut -d' ' -f1
 }
