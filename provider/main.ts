@@ -3,7 +3,7 @@ import { join } from "node:path";
 import * as grpc from "@grpc/grpc-js";
 import { systemClock } from "./clock";
 import { Display, EngineDisplay, noDisplay } from "./engine";
-import { GuestType, ResourceType, SshHostKeyType, World } from "./resources";
+import { GuestType, ResourceType, World } from "./resources";
 import { run } from "./run";
 import { addProvider } from "./server";
 import { Virsh } from "./virsh";
@@ -19,15 +19,11 @@ function main(args: readonly string[]): void {
 
   const world: World = {
     libvirt: (uri) => new Virsh(uri, run),
-    run,
     clock: systemClock,
     signal: abort.signal,
     display: () => display,
   };
-  const types = new Map<string, ResourceType>([
-    ["nixvm:index:Guest", new GuestType(world)],
-    ["nixvm:index:SshHostKey", new SshHostKeyType(world)],
-  ]);
+  const types = new Map<string, ResourceType>([["nixvm:index:Guest", new GuestType(world)]]);
   const server = new grpc.Server({ "grpc.max_receive_message_length": -1, "grpc.max_send_message_length": -1 });
   addProvider(server, {
     version: packageVersion(),

@@ -2,16 +2,13 @@ import { Clock } from "./clock";
 import { diffGuest, GuestDiff, onlyDomainUnknown } from "./diff";
 import { Display } from "./engine";
 import { Deps } from "./gate";
-import { hostKeyProps, makeHostKey } from "./host-key";
 import { checkGuest, Failure, Props, readGuest as decode, UNKNOWN } from "./inputs";
 import { applyGuest, deleteGuest, readGuest } from "./lifecycle";
-import { Run } from "./run";
 import { Libvirt } from "./virsh";
 
 /** What all resources share; replaced in tests. */
 export interface World {
   libvirt(uri: string): Libvirt;
-  run: Run;
   clock: Clock;
   signal: AbortSignal;
   /** Where lines go; known only after the engine has told its address. */
@@ -125,45 +122,5 @@ export class GuestType implements ResourceType {
       info: (message) => display().log("info", urn, `${vm}: ${message}`),
       warn: (message) => display().log("warning", urn, `${vm}: ${message}`),
     };
-  }
-}
-
-/** A key pair made once: no input of it leads to another one. */
-export class SshHostKeyType implements ResourceType {
-  constructor(private readonly world: World) {}
-
-  check(): Failure[] {
-    return [];
-  }
-
-  diff(): GuestDiff {
-    return { replaces: [], updates: [], drift: [], reasons: [] };
-  }
-
-  async create(
-    _urn: string,
-    news: Props,
-    _timeout: number,
-    preview: boolean,
-  ): Promise<{ id: string; properties: Props }> {
-    if (preview)
-      return {
-        id: "",
-        properties: hostKeyProps({ ...news, privateKeyOpenssh: UNKNOWN, publicKey: UNKNOWN, fingerprint: UNKNOWN }),
-      };
-    const key = await makeHostKey(this.world.run);
-    return { id: key.fingerprint, properties: hostKeyProps({ ...news, ...key }) };
-  }
-
-  async update(_target: Target, olds: Props): Promise<Props> {
-    return hostKeyProps(olds);
-  }
-
-  async read(_target: Target, _inputs: Props, olds: Props): Promise<Props | undefined> {
-    return hostKeyProps(olds);
-  }
-
-  async delete(): Promise<void> {
-    // The pair lives in the state only.
   }
 }

@@ -24,11 +24,6 @@ export function pulumiSchema(version: string): string {
     inputs[name] = { type: type ?? "string" };
   }
   const outputs = Object.fromEntries(Object.entries(reported).map(([name, type]) => [name, { type }]));
-  const key = {
-    privateKeyOpenssh: { type: "string", secret: true },
-    publicKey: { type: "string" },
-    fingerprint: { type: "string" },
-  };
   return JSON.stringify({
     name: "nixvm",
     version,
@@ -39,7 +34,6 @@ export function pulumiSchema(version: string): string {
         properties: { ...inputs, ...outputs },
         required: json.required ?? [],
       },
-      "nixvm:index:SshHostKey": { properties: key, required: Object.keys(key) },
     },
   });
 }

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { Clock } from "../../provider/clock";
 import { diffGuest } from "../../provider/diff";
 import { checkGuest, Props, UNKNOWN } from "../../provider/inputs";
-import { GuestType, SshHostKeyType, World } from "../../provider/resources";
+import { GuestType, World } from "../../provider/resources";
 import { pulumiSchema } from "../../provider/schema";
 import { want } from "./provider-fake";
 
@@ -133,7 +133,7 @@ function world(lines: string[]): World {
   const libvirt = () => {
     throw new Error("libvirt must not be touched");
   };
-  return { libvirt, run: async () => ({ code: 1, stdout: "", stderr: "boom" }), clock, signal, display: () => display };
+  return { libvirt, clock, signal, display: () => display };
 }
 
 describe("what is told of a change", () => {
@@ -180,25 +180,6 @@ describe("preview", () => {
 
   it("refuses an import, which has nothing to bring", async () => {
     await expect(new GuestType(world([])).read({ urn, id: "x" }, {}, {})).rejects.toThrow("cannot be imported");
-  });
-});
-
-describe("SshHostKey", () => {
-  it("is replaced by nothing", () => {
-    const diff = new SshHostKeyType(world([])).diff();
-    expect([...diff.replaces, ...diff.updates, ...diff.drift]).toEqual([]);
-  });
-
-  it("stays secret through update and read", async () => {
-    const type = new SshHostKeyType(world([]));
-    const state = { privateKeyOpenssh: "key", publicKey: "pub" };
-    const secret = { "4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", value: "key" };
-    expect(await type.read({ urn, id: "x" }, {}, state)).toEqual({ ...state, privateKeyOpenssh: secret });
-    expect(await type.update({ urn, id: "x" }, state)).toEqual({ ...state, privateKeyOpenssh: secret });
-  });
-
-  it("passes on what ssh-keygen says", async () => {
-    await expect(new SshHostKeyType(world([])).create(urn, {}, 0, false)).rejects.toThrow("ssh-keygen failed: boom");
   });
 });
 

@@ -1,10 +1,8 @@
-import { execFileSync } from "node:child_process";
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { consoleTail, plainTail } from "../../provider/console";
-import { fingerprint, makeHostKey } from "../../provider/host-key";
 import * as parse from "../../provider/parse";
 import { run, RunResult } from "../../provider/run";
 import { parseStatus } from "../../provider/status";
@@ -165,20 +163,4 @@ it("reads a status record of a newer guest, and says what is wrong with a broken
   });
   expect(parseStatus("{")).toMatchObject({ problem: expect.stringContaining("is not JSON") as string });
   expect(parseStatus('{"schema":1}')).toMatchObject({ problem: expect.stringContaining("imageId") as string });
-});
-
-it("makes host keys that ssh-keygen itself accepts, and leaves nothing behind", async () => {
-  const keyDirs = () => readdirSync(tmpdir()).filter((name) => name.startsWith("nixvm-key-"));
-  const before = keyDirs();
-  const [key, other] = [await makeHostKey(run), await makeHostKey(run)];
-  expect(keyDirs()).toEqual(before);
-  expect(key.privateKeyOpenssh).not.toBe(other.privateKeyOpenssh);
-  expect(key.fingerprint).toBe(fingerprint(key.publicKey));
-  const dir = mkdtempSync(join(tmpdir(), "nixvm-"));
-  const file = join(dir, "key");
-  writeFileSync(file, key.privateKeyOpenssh, { mode: 0o600 });
-  expect(execFileSync("ssh-keygen", ["-y", "-f", file], { encoding: "utf8" }).trim()).toBe(key.publicKey);
-  writeFileSync(`${file}.pub`, key.publicKey);
-  expect(execFileSync("ssh-keygen", ["-l", "-f", `${file}.pub`], { encoding: "utf8" })).toContain(key.fingerprint);
-  rmSync(dir, { recursive: true });
 });
