@@ -3,6 +3,7 @@
 
 images_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo_dir=$(dirname "$images_dir")
+umask 022
 : "${NIXVM_DIR:=$repo_dir/.nixvm}"
 guest_dir=$repo_dir/nix/guest
 
