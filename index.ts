@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { baseVolumeFile, Fleet } from "./components/Fleet";
@@ -8,6 +8,7 @@ import * as plan from "./components/plan";
 import { preflight } from "./provider/preflight";
 
 const NAMESPACE = "nixvm:";
+const NET = "/sys/class/net";
 
 /** All of the stack file's part that is ours, also keys that nobody knows: those are mistakes to report. */
 function readConfig(): Record<string, unknown> {
@@ -30,14 +31,26 @@ function parsed(text: string): unknown {
 }
 
 /** Values that `npm run env` exports: what setup found on this machine (D8). */
-function machineDefaults(): plan.PlanContext["defaults"] {
-  const { LIBVIRT_DEFAULT_URI, NIXVM_ACCELERATOR, NIXVM_POOL_ROOT, NIXVM_CONSOLE_DIR } = process.env;
+function machineDefaults(): NonNullable<plan.PlanContext["defaults"]> {
+  const { LIBVIRT_DEFAULT_URI, NIXVM_ACCELERATOR, NIXVM_POOL_ROOT, NIXVM_CONSOLE_DIR, NIXVM_NETWORK } = process.env;
   return {
     ...(LIBVIRT_DEFAULT_URI ? { uri: LIBVIRT_DEFAULT_URI } : {}),
     ...(NIXVM_ACCELERATOR === "kvm" || NIXVM_ACCELERATOR === "tcg" ? { accelerator: NIXVM_ACCELERATOR } : {}),
     ...(NIXVM_POOL_ROOT ? { poolRoot: NIXVM_POOL_ROOT } : {}),
     ...(NIXVM_CONSOLE_DIR ? { consoleDir: NIXVM_CONSOLE_DIR } : {}),
+    ...(NIXVM_NETWORK === "user" ? { network: NIXVM_NETWORK } : {}),
   };
+}
+
+/** Bridges of this machine, for the hosts of the stack file that are this machine: a bridge that is missing is refused (T-120). */
+function hostFacts(config: Record<string, unknown>): Record<string, plan.HostFacts> {
+  const named = (config.hosts ?? { local: {} }) as Record<string, { uri?: unknown } | null>;
+  const bridges = existsSync(NET) ? readdirSync(NET).filter((nic) => existsSync(path.join(NET, nic, "bridge"))) : [];
+  const here = Object.entries(named).filter(([, host]) => {
+    const uri = host?.uri ?? process.env.LIBVIRT_DEFAULT_URI ?? "qemu:///system";
+    return typeof uri === "string" && /^qemu:\/\/\//.test(uri);
+  });
+  return Object.fromEntries(here.map(([name]) => [name, { bridges }]));
 }
 
 function refuse(problems: readonly plan.Problem[]): never {
@@ -80,7 +93,8 @@ export = async (): Promise<Record<string, unknown>> => {
   const context: plan.PlanContext = {
     project: pulumi.getProject(),
     stack: pulumi.getStack(),
-    ...(machineDefaults() ? { defaults: machineDefaults() } : {}),
+    defaults: machineDefaults(),
+    hosts: hostFacts(config),
   };
 
   // First the stack file alone: image files are not opened for a file that is wrong anyway.

@@ -113,7 +113,12 @@ export class Fleet extends pulumi.ComponentResource {
   }
 
   private host(host: plan.HostPlan, vms: readonly plan.VmPlan[]): HostResources {
-    const provider = new libvirt.Provider(`host-${host.name}`, { uri: host.uri }, { parent: this });
+    const provider = new libvirt.Provider(
+      `host-${host.name}`,
+      { uri: host.uri },
+      // The engine notes the SDK's version at first and wants the bridge's from the second run on: no change of anything.
+      { parent: this, ignoreChanges: ["version"] },
+    );
     if (!host.pool.create) {
       return { provider, pool: pulumi.output(host.pool.name) };
     }

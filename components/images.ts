@@ -32,6 +32,8 @@ export interface ResolvedImage {
   id?: string;
   /** Version for people; undefined where nothing says it. */
   version?: string;
+  /** Version of the guest contract it keeps; undefined for a foreign image. */
+  contract?: number;
   /** Root modes the image can boot; undefined for a foreign image. */
   rootModes?: string[];
   /** Size on disk in bytes. */
@@ -250,7 +252,7 @@ async function readSidecar(
   image: string,
   field: string,
   value: unknown,
-): Promise<Pick<ResolvedImage, "id" | "version" | "rootModes">> {
+): Promise<Pick<ResolvedImage, "id" | "version" | "contract" | "rootModes">> {
   const file = `${image.replace(/\.(qcow2|raw|img)$/, "")}.json`;
   let text: string;
   try {
@@ -262,11 +264,13 @@ async function readSidecar(
     throw error;
   }
   try {
-    const said = JSON.parse(text) as { schema: number; id: string; version: string; rootModes: string[] };
+    const said = JSON.parse(text) as Required<Pick<ResolvedImage, "id" | "version" | "contract" | "rootModes">> & {
+      schema: number;
+    };
     if (said.schema !== 1 || typeof said.id !== "string" || !Array.isArray(said.rootModes)) {
       throw new Error("schema 1 with id and rootModes is expected");
     }
-    return { id: said.id, version: said.version, rootModes: said.rootModes };
+    return { id: said.id, version: said.version, contract: said.contract, rootModes: said.rootModes };
   } catch (error) {
     throw new Refused(
       field,

@@ -33,6 +33,8 @@ export async function ensureHost({ root, log = () => {}, env = process.env }) {
       NIXVM_ACCELERATOR: accelerator.accelerator,
       NIXVM_POOL_ROOT: host.pools,
       NIXVM_CONSOLE_DIR: host.consoles,
+      // A private libvirtd has no network of its own: VMs that name none get QEMU's user mode (D8).
+      ...(embeddedHashOf(host.uri) ? { NIXVM_NETWORK: "user" } : {}),
     },
     lines,
   };

@@ -31,6 +31,7 @@ export const PACKAGES = {
   "busybox-static": ["busybox", "/var/lib/dpkg/info/busybox-static.list"],
   shellcheck: ["shellcheck"],
   "nix-bin": ["nix-instantiate"],
+  "util-linux": ["setpriv", "unshare"],
   "openssh-client": ["ssh", "ssh-keygen"],
   "dnsmasq-base": ["dnsmasq"],
 };

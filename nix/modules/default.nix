@@ -11,17 +11,35 @@ in
     ./readonly.nix
   ];
 
-  config = {
+  config = lib.mkIf cfg.enable {
+    assertions = nixvm.demands {
+      inherit (cfg) rootMode;
+      userborn = config.services.userborn.enable;
+      sysusers = config.systemd.sysusers.enable;
+      etcOverlay = config.system.etc.overlay.enable;
+      systemdInitrd = config.boot.initrd.systemd.enable;
+    };
+
+    nixvm.guestSettings = {
+      # Made at each start from what the system's own activation has written.
+      NIXVM_SHARE = "/run/nixvm/share";
+      NIXVM_ADMIN_GROUPS = builtins.concatStringsSep " " cfg.adminGroups;
+      NIXVM_SHELL = "/run/current-system/sw/bin/bash";
+      NIXVM_SSH_UNIT = "sshd.service";
+    };
+
     environment.etc =
+      # Links to what the seed renders; they point nowhere until it has, and NixOS's own content would win over it.
       lib.genAttrs nixvm.seedFiles (name: { source = lib.mkForce (nixvm.seedFile name); })
       // {
-        "nixvm/guest.env".text = nixvm.guestEnv {
-          # Made at each start from what the system's own activation has written.
-          NIXVM_SHARE = "/run/nixvm/share";
-          NIXVM_ADMIN_GROUPS = builtins.concatStringsSep " " cfg.adminGroups;
-          NIXVM_SHELL = "/run/current-system/sw/bin/bash";
-          NIXVM_SSH_UNIT = "sshd.service";
-        };
+        "nixvm/guest.env".text = nixvm.guestEnv cfg.guestSettings;
+        # Under emulation a start takes minutes where it takes seconds elsewhere; a limit must not turn slow into
+        # broken.
+        "systemd/system.conf.d/nixvm.conf".text = ''
+          [Manager]
+          DefaultTimeoutStartSec=300s
+          DefaultDeviceTimeoutSec=600s
+        '';
       };
 
     systemd.packages = [ cfg.guest ];
@@ -40,19 +58,17 @@ in
         path = cfg.guestTools;
       };
       sshd.after = [ "nixvm-seed.service" ];
+      # The key in hostKeys is the seed's, or was made by its script. Only where both failed this one may make it.
+      sshd-keygen.after = [ "nixvm-seed.service" ];
     };
     # The status record comes last, so there has to be a target after multi-user.target.
     systemd.defaultUnit = "graphical.target";
-    # Under emulation a start takes minutes where it takes seconds elsewhere; a limit must not turn slow into broken.
-    systemd.extraConfig = ''
-      DefaultTimeoutStartSec=300s
-      DefaultDeviceTimeoutSec=600s
-    '';
 
     # Accounts, keys and the root password come from the seed; until it is applied nobody can log in (T-109, T-112).
     users.mutableUsers = false;
     users.allowNoPasswordLogin = true;
     users.users.root.hashedPassword = "!";
+    security.sudo.enable = true;
     security.sudo.wheelNeedsPassword = false;
     services.openssh = {
       enable = true;
@@ -60,7 +76,7 @@ in
       hostKeys = [
         {
           type = "ed25519";
-          path = "/var/lib/identity/ssh_host_ed25519_key";
+          path = "${cfg.persist.mount}/lib/identity/ssh_host_ed25519_key";
         }
       ];
       authorizedKeysFiles = lib.mkForce [
@@ -87,9 +103,11 @@ in
     services.resolved.enable = false;
 
     services.qemuGuest.enable = true;
-    # udev's own rule locks the tray of a drive with a medium, and then a new seed could not be put in while the guest runs.
+    # udev's own rule locks the tray of a drive with a medium, and then a new seed could not be put in while the guest
+    # runs.
     services.udev.extraRules = ''
-      SUBSYSTEM=="block", KERNEL=="sr[0-9]*", ENV{ID_CDROM_MEDIA}=="1", RUN+="${pkgs.util-linux}/bin/eject -i off /dev/%k"
+      SUBSYSTEM=="block", KERNEL=="sr[0-9]*", ENV{ID_CDROM_MEDIA}=="1", \
+        RUN+="${pkgs.util-linux}/bin/eject -i off /dev/%k"
     '';
 
     boot.kernelParams = [

@@ -3,7 +3,13 @@ rec {
   # Version of the guest contract these modules and scripts honour.
   contract = 1;
 
-  # Root modes that can be built.
+  # Root modes that the contract knows, and those of them that can be built.
+  knownRootModes = [
+    "readonly"
+    "tmpfs"
+    "zfs-rollback"
+    "persistent"
+  ];
   rootModes = [ "readonly" ];
 
   # The name under which an image is known to a fleet; another closure is another image.
@@ -26,8 +32,62 @@ rec {
     values:
     builtins.concatStringsSep "" (map (name: ": \"\${${name}:=${values.${name}}}\"\n") (builtins.attrNames values));
 
-  # Files of /etc that differ between machines and come from the seed at each start. Account files are not among them: NixOS
-  # writes those itself before the seed takes them over.
+  # What a NixOS configuration has to be for these modules to keep the contract, as NixOS assertions. Each message names
+  # the option, its value and what is allowed.
+  demands =
+    { rootMode, userborn, sysusers, etcOverlay, systemdInitrd }:
+    let
+      off = option: value: why: {
+        assertion = !value;
+        message = "${option} is true, allowed with nixvm.enable is false: ${why}";
+      };
+    in
+    [
+      {
+        assertion = builtins.elem rootMode rootModes;
+        message =
+          "nixvm.rootMode is \"${rootMode}\", this release can build ${builtins.concatStringsSep ", " rootModes}; "
+          + "choose one of these, or a release that can build the other";
+      }
+      (off "services.userborn.enable" userborn "account files come from the seed")
+      (off "systemd.sysusers.enable" sysusers "account files come from the seed")
+      (off "system.etc.overlay.enable" etcOverlay "/etc is part of the root, which is closed before the system starts")
+      {
+        assertion = systemdInitrd;
+        message =
+          "boot.initrd.systemd.enable is false, allowed with nixvm.enable is true: "
+          + "units in the initrd take care of the seed and the persistent disk";
+      }
+    ];
+
+  # The scripts and units below DIR (nix/guest), by name.
+  guestFiles =
+    dir:
+    let
+      regular = entries: builtins.filter (name: entries.${name} == "regular") (builtins.attrNames entries);
+    in
+    {
+      scripts = regular (builtins.readDir dir);
+      units = regular (builtins.readDir (dir + "/units"));
+    };
+
+  # Shell text that installs them below $out: the scripts byte for byte, the units with the path of the scripts filled
+  # in. The reference guest's builder does the same.
+  installGuest =
+    { source, files }:
+    let
+      isPart = name: builtins.match ".*\\.(sh|jq|awk)" name != null;
+      script = name: "install -m ${if isPart name then "644" else "755"} '${source}/${name}' \"$out/lib/nixvm/\"\n";
+      unit =
+        name:
+        "sed \"s#@guest@#$out/lib/nixvm#g\" '${source}/units/${name}' "
+        + "> \"$out/lib/systemd/system/${name}\"\n";
+    in
+    "mkdir -p \"$out/lib/nixvm\" \"$out/lib/systemd/system\"\n"
+    + builtins.concatStringsSep "" (map script files.scripts ++ map unit files.units);
+
+  # Files of /etc that differ between machines and come from the seed at each start. Account files are not among them:
+  # NixOS writes those itself before the seed takes them over.
   seedFiles = [
     "hostname"
     "hosts"
@@ -40,6 +100,12 @@ rec {
     "shadow"
   ];
   seedFile = name: "/run/nixvm/etc/${name}";
+
+  # What nix/guest/persist takes for granted when no seed says otherwise.
+  persist = {
+    label = "var";
+    mount = "/var";
+  };
 
   # File-system label of the root in the image.
   rootLabel = "nixvm-root";

@@ -1,12 +1,14 @@
-# Root mode "readonly" (T-4, T-7 to T-12): / and /etc never change while the system runs, /var is the persistent disk, /home is on
-# it, /tmp is RAM.
+# Root mode "readonly" (T-4, T-7 to T-12): / and /etc never change while the system runs, /var is the persistent disk,
+# /home is on it, /tmp is RAM.
 { config, lib, pkgs, ... }:
 let
   cfg = config.nixvm;
   nixvm = import ./lib.nix;
   inRoot = import ./in-root.nix { inherit config lib pkgs; };
+  # Around NixOS's own activation, which runs between these two points. Wanted and not required: a fault in one of them
+  # may not stop the start, as then nobody could ask the guest what is wrong.
   early = {
-    requiredBy = [ "initrd-switch-root.service" ];
+    wantedBy = [ "initrd-switch-root.service" ];
     after = [ "initrd-switch-root.target" ];
     unitConfig = {
       DefaultDependencies = false;
@@ -23,7 +25,7 @@ let
   };
 in
 {
-  config = lib.mkIf (cfg.rootMode == "readonly") {
+  config = lib.mkIf (cfg.enable && cfg.rootMode == "readonly") {
     fileSystems = {
       "/" = {
         device = "/dev/disk/by-label/${nixvm.rootLabel}";
@@ -43,7 +45,7 @@ in
         ];
       };
       "/home" = {
-        device = "/var/home";
+        device = "${cfg.persist.mount}/home";
         fsType = "none";
         options = [
           "bind"
@@ -54,8 +56,9 @@ in
     };
     boot.tmp.useTmpfs = true;
 
-    # NixOS's activation writes /etc anew at each start. It may do so here, into the overlay that is thrown away with the next
-    # image; before the system itself starts the root is closed. /var is there first, as the activation keeps its user numbers on it.
+    # NixOS's activation writes /etc anew at each start. It may do so here, into the overlay that is thrown away with
+    # the next image; before the system itself starts the root is closed. /var is there first, as the activation keeps
+    # its user numbers on it.
     boot.initrd.systemd.services = {
       nixvm-persist = lib.recursiveUpdate early {
         description = "Read the seed and mount the persistent disk";
@@ -65,13 +68,14 @@ in
         ];
         script = ''
           mount -o remount,rw /sysroot
-          mkdir -p /sysroot/var /sysroot/home
+          mkdir -p /sysroot${cfg.persist.mount} /sysroot/home
           ${inRoot [
             "seed read"
             "persist"
           ]}
         '';
       };
+      # The links take the place of the files that the activation wrote; the next one replaces the links by files again.
       nixvm-render = lib.recursiveUpdate early {
         description = "Make the machine's own files of the seed and close the root";
         after = early.after ++ [ "initrd-nixos-activation.service" ];

@@ -1,6 +1,8 @@
-# Preset "template": read-only root, /var and /home on the persistent disk, accounts admin and user from the seed, SSH with keys.
+# Preset "template": read-only root, /var and /home on the persistent disk, accounts admin and user from the seed, SSH
+# with keys.
 { pkgs, ... }:
 {
+  nixvm.enable = true;
   nixvm.rootMode = "readonly";
 
   environment.systemPackages = with pkgs; [
@@ -10,12 +12,12 @@
     vim
   ];
   # The logs are data: they stay over an upgrade.
-  services.journald.extraConfig = ''
+  environment.etc."systemd/journald.conf.d/nixvm.conf".text = ''
+    [Journal]
     Storage=persistent
     SystemMaxUse=64M
   '';
-  services.getty.autologinUser = null;
   documentation.enable = false;
   time.timeZone = "UTC";
-  system.stateVersion = "25.05";
+  system.stateVersion = "26.05";
 }

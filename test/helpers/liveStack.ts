@@ -1,4 +1,4 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -75,8 +75,17 @@ export class LiveStack {
     return this.run(undefined, (watch) => this.stack.preview({ ...watch, ...options }));
   }
 
-  destroy(): Promise<Operation> {
-    return this.run(undefined, (watch) => this.stack.destroy(watch));
+  /** `pulumi destroy` as somebody would type it, with the preview that Automation API leaves out. */
+  destroyByHand(): { code: number; text: string } {
+    const result = spawnSync(
+      "pulumi",
+      ["destroy", "--yes", "--non-interactive", "--stack", this.name, "-C", this.dir],
+      {
+        encoding: "utf8",
+        env: { ...process.env, ...this.stack.workspace.envVars },
+      },
+    );
+    return { code: result.status ?? 1, text: result.stdout + result.stderr };
   }
 
   async vms(): Promise<Map<string, LiveVm>> {
@@ -105,7 +114,8 @@ export class LiveStack {
       ...config,
       defaults: { ...defaults, persist: { ...(defaults.persist as object), protect: false, retain: false } },
     });
-    await this.stack.up({ target: ["**PersistentVolume**"] });
+    // With the key, for a stack that lost it to a destroy that was broken off: without it no identity can be derived.
+    await this.stack.up({ target: ["**PersistentVolume**", "**fleet-key"] });
     await this.stack.destroy();
     fs.rmSync(this.dir, { recursive: true, force: true });
   }
@@ -117,7 +127,7 @@ export class LiveStack {
     const result: Operation = { steps: [], text: "", error: "" };
     const onEvent = (event: EngineEvent): void => {
       const step = event.resourcePreEvent?.metadata;
-      if (step && step.op !== "same" && !step.type.startsWith("pulumi:")) {
+      if (step && step.op !== "same" && step.op !== "refresh" && !step.type.startsWith("pulumi:")) {
         result.steps.push(`${step.op} ${step.type} ${step.urn.slice(step.urn.lastIndexOf("::") + 2)}`);
       }
       listener?.(event);

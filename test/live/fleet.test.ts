@@ -146,6 +146,7 @@ test("a changed seed is applied live: a new key works, a removed key is a revoke
   expect(ssh(23202, "user", fresh.file, "id -un").out).toBe("user\n");
   expect(ssh(23202, "user", path.join(stack.dir, "admin"), "true").code).toBe(255);
   config.defaults.userKeys = old;
+  await stack.configure(config);
 });
 
 test("the persistent volume grows in place, live, with its file system; shrinking is refused (T-62)", async () => {
@@ -298,9 +299,27 @@ test("Ctrl-C in the middle of an up leaves a stack that the next up finishes", a
   }
 });
 
+test("a persistent disk with a file system that we did not make is never formatted", async () => {
+  const volume = path.join(poolDir(), "nixvm-live-odd-persist");
+  const raw = path.join(stack.dir, "precious.raw");
+  fs.writeFileSync(raw, "");
+  fs.truncateSync(raw, 128 << 20);
+  execFileSync("mke2fs", ["-q", "-t", "ext4", "-L", "precious", raw]);
+  execFileSync("qemu-img", ["convert", "-O", "qcow2", raw, volume]);
+  virsh("pool-refresh", "nixvm-live");
+  config.fleet.odd = { network: { mode: "user", sshPort: 23203 }, persist: { size: "128MiB" } };
+  await stack.configure(config);
+  const up = await stack.up();
+  expect(up.error).not.toBe("");
+  expect(up.text).toMatch(/odd: .*not healthy.*precious/);
+  virsh("destroy", "nixvm-live-odd");
+  execFileSync("qemu-img", ["convert", "-O", "raw", volume, `${raw}.after`]);
+  expect(sha256(`${raw}.after`)).toBe(sha256(raw));
+});
+
 test("destroy is refused while data is protected, and says how to do it on purpose (T-53)", async () => {
-  const refused = await stack.destroy();
-  expect(refused.error).not.toBe("");
-  expect(refused.error + refused.text).toMatch(/protect/);
+  const refused = stack.destroyByHand();
+  expect(refused.code).not.toBe(0);
+  expect(refused.text).toMatch(/cannot be deleted[^]*because it is protected[^]*`protect`/);
   expect((await (await stack.vm("db")).status()).healthy).toBe(true);
 });
