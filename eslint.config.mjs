@@ -14,6 +14,8 @@ export default tseslint.config(
       "@typescript-eslint/no-floating-promises": "error",
       // An async function without await is how an interface that returns promises is met by an answer that is at hand.
       "@typescript-eslint/require-await": "off",
+      // `const { [name]: _, ...rest }` is how a key is left out.
+      "@typescript-eslint/no-unused-vars": ["error", { ignoreRestSiblings: true }],
       eqeqeq: ["error", "always"],
     },
   },

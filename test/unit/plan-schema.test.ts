@@ -7,7 +7,7 @@ import { context, one, problemsOf } from "./plan-support";
 
 const stacks = join(__dirname, "..", "..", "stacks");
 const example = readFileSync(join(stacks, "Pulumi.example.yaml"), "utf8");
-const validator = z.fromJSONSchema(stackSchema() as Parameters<typeof z.fromJSONSchema>[0]);
+const validator = z.fromJSONSchema(stackSchema());
 
 /** Config of a stack file without the namespace, as the program hands it to the planner. */
 function sectionsOf(text: string): Record<string, unknown> {
