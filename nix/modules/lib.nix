@@ -86,12 +86,12 @@ rec {
     "mkdir -p \"$out/lib/nixvm\" \"$out/lib/systemd/system\"\n"
     + builtins.concatStringsSep "" (map script files.scripts ++ map unit files.units);
 
-  # Files of /etc that differ between machines and come from the seed at each start. Account files are not among them:
-  # NixOS writes those itself before the seed takes them over.
+  # Files of /etc that differ between machines and come from the seed at each start. The first are links in the image
+  # already. The others are made links in the initrd: the account files as NixOS writes them itself before the seed
+  # takes them over, the machine id as the boot loader's installer fails where it finds a link that points nowhere.
   seedFiles = [
     "hostname"
     "hosts"
-    "machine-id"
     "resolv.conf"
   ];
   accountFiles = [
@@ -99,6 +99,7 @@ rec {
     "group"
     "shadow"
   ];
+  lateFiles = accountFiles ++ [ "machine-id" ];
   seedFile = name: "/run/nixvm/etc/${name}";
 
   # What nix/guest/persist takes for granted when no seed says otherwise.

@@ -69,13 +69,17 @@ in
         script = ''
           mount -o remount,rw /sysroot
           mkdir -p /sysroot${cfg.persist.mount} /sysroot/home
+          for file in ${toString nixvm.accountFiles}; do
+            if [ -L "/sysroot/etc/$file" ]; then rm "/sysroot/etc/$file"; fi
+          done
           ${inRoot [
             "seed read"
             "persist"
           ]}
         '';
       };
-      # The links take the place of the files that the activation wrote; the next one replaces the links by files again.
+      # The links take the place of the files that the activation wrote. nixvm-persist takes them away again at the next
+      # start: they would point nowhere while the activation asks for the accounts there are.
       nixvm-render = lib.recursiveUpdate early {
         description = "Make the machine's own files of the seed and close the root";
         after = early.after ++ [ "initrd-nixos-activation.service" ];
@@ -86,8 +90,8 @@ in
             cp -p "/sysroot/etc/$file" "/run/nixvm/share/etc/$file"
           done
           ${inRoot [ "seed render" ]}
-          for file in ${toString nixvm.accountFiles}; do
-            ln -sfn "/run/nixvm/etc/$file" "/sysroot/etc/$file"
+          for file in ${toString nixvm.lateFiles}; do
+            ln -sfn "${nixvm.seedFile "$file"}" "/sysroot/etc/$file"
           done
           mount -o remount,ro /sysroot
         '';

@@ -99,7 +99,7 @@ test("what the modules take for granted is what the scripts do", () => {
 test("every name in /etc that the seed renders is a link on NixOS, as it is in the reference guest", () => {
   const hook = readFileSync(path.join(nix, "../images/hooks/customize"), "utf8");
   const [, names] = /for f in ([\w. -]+); do ln -sfn "\/run\/nixvm\/etc\/\$f"/.exec(hook)!;
-  const ours = evaluate<string[]>("lib.seedFiles ++ lib.accountFiles");
+  const ours = evaluate<string[]>("lib.seedFiles ++ lib.lateFiles");
   // NixOS has no gshadow
   expect([...ours, "gshadow"].sort()).toEqual(names!.split(" ").sort());
 });
