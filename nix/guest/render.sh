@@ -16,7 +16,7 @@ try_render() {
   )
   rc=$?
   set -e
-  cat "$NIXVM_RUN/render.log" >&2
+  while IFS= read -r line; do printf '%s\n' "$line" >&2; done < "$NIXVM_RUN/render.log"
   if [ $rc -ne 0 ]; then
     reason=${fault:-the seed could not be applied: $(tail -n 1 "$NIXVM_RUN/render.log")}
   fi
@@ -26,15 +26,13 @@ try_render() {
 render() (
   set -eu
   next=$NIXVM_RUN/next
-  rm -rf "$next"
+  if [ -d "$next" ]; then rm -rf "$next"; fi
   mkdir -p "$next/etc" "$next/ssh" "$next/network" "$NIXVM_VAR/home" "$NIXVM_VAR/lib/nixvm" "$NIXVM_VAR/lib/identity"
   chmod 700 "$NIXVM_VAR/lib/nixvm" "$NIXVM_VAR/lib/identity"
   plan=$1
-  for file in passwd group shadow gshadow; do
-    # owner and mode of the image's own file
-    if [ -f "$NIXVM_SHARE/etc/$file" ]; then cp -p "$NIXVM_SHARE/etc/$file" "$next/etc/$file"; fi
-  done
-  cp "$NIXVM_VAR/lib/nixvm/uids" "$next/uids" 2> /dev/null || : > "$next/uids"
+  # owner and mode of the image's own files; the content is written anew
+  cp -p "$NIXVM_SHARE/etc/"* "$next/etc/"
+  : > "$next/uids"
   LC_ALL=C awk -v share="$NIXVM_SHARE" -v next_dir="$next" -v uids="$NIXVM_VAR/lib/nixvm/uids" -v shell="$NIXVM_SHELL" \
     -v groups="$NIXVM_ADMIN_GROUPS" -f "$here/render.awk" "$plan"
   render_machine_id
@@ -111,7 +109,7 @@ publish() {
     changed="$changed host-key"
   fi
   rm -rf "$next"
-  printf '%s\n' "$changed" >> "$NIXVM_RUN/changed"
+  printf '%s\n' "$changed" > "$NIXVM_RUN/changed"
   say "changed:${changed:- nothing}"
 }
 
@@ -128,9 +126,9 @@ publish_host_key() {
 # Puts the files into effect. Goes on after a failure, so that one broken part does not take the others with it; $trouble says which.
 apply() {
   trouble=
-  changed=$(cat "$NIXVM_RUN/changed" 2> /dev/null || true)
-  read -r name < "$NIXVM_RUN/etc/hostname"
-  if [ "$(cat "$NIXVM_PROC/sys/kernel/hostname")" != "$name" ]; then
+  changed=$(first_line "$NIXVM_RUN/changed")
+  name=$(first_line "$NIXVM_RUN/etc/hostname")
+  if [ "$(first_line "$NIXVM_PROC/sys/kernel/hostname")" != "$name" ]; then
     printf '%s\n' "$name" > "$NIXVM_PROC/sys/kernel/hostname" || trouble="$trouble host name;"
     say "the host name is $name"
   fi
@@ -138,12 +136,11 @@ apply() {
   apply_host_key || trouble="$trouble SSH host key;"
   nft -f "$NIXVM_RUN/nftables" || trouble="$trouble firewall rules;"
   case " $changed " in
-    *' network/'* | *everything*) if systemctl -q is-active systemd-networkd.service; then networkctl reload || trouble="$trouble network;"; fi ;;
+    *' network/'*) if systemctl -q is-active systemd-networkd.service; then networkctl reload || trouble="$trouble network;"; fi ;;
   esac
   case " $changed " in
     *host-key*) if systemctl -q is-active "$NIXVM_SSH_UNIT"; then systemctl --no-block restart "$NIXVM_SSH_UNIT" || trouble="$trouble SSH server;"; fi ;;
   esac
-  rm -f "$NIXVM_RUN/changed"
   if [ -n "$trouble" ]; then
     trouble="could not be put into effect:${trouble%;}"
     return 1

@@ -57,7 +57,7 @@ test("a disk of ours is mounted as it is, whatever its letter, and gets the fold
 });
 
 test("the label comes from the seed", () => {
-  box.write("run/seed/plan", "hostname\tweb\npersist\t/var\text4\tdata-1\n");
+  box.write("run/seed/incoming/plan", "hostname\tweb\npersist\t/var\text4\tdata-1\n");
   expect(box.guest("persist").code).toBe(0);
   expect(label()).toBe("data-1");
   expect(box.state("persist")).toMatchObject({ state: "formatted", label: "data-1" });
@@ -119,7 +119,7 @@ describe("a disk that carries anything else is refused and not written to", () =
     ["/persist\text4\tvar", /root mode readonly has \/var only/],
     ["/var\tzfs\tvar", /makes ext4 only/],
   ])("a wish this guest cannot grant: %s", (wish, reason) => {
-    box.write("run/seed/plan", `persist\t${wish}\n`);
+    box.write("run/seed/incoming/plan", `persist\t${wish}\n`);
     expectRefused(reason);
   });
 });
@@ -165,7 +165,7 @@ test("without a disk the guest starts on a tmpfs and says so", () => {
 });
 
 test("a seed that wants no disk leaves the one there alone", () => {
-  box.write("run/seed/plan", "persist\tnone\n");
+  box.write("run/seed/incoming/plan", "persist\tnone\n");
   const before = digest();
   expect(box.guest("persist").code).toBe(0);
   expect(box.state("persist")).toMatchObject({ state: "none" });

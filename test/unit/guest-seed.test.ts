@@ -429,8 +429,12 @@ describe("status", () => {
     ]);
   });
 
-  test("is only renewed, not made, while the system starts", () => {
-    expect(box.guest("status", "refresh").code).toBe(0);
+  test("is only renewed, not made, by the others: while the system starts nobody can say that it is healthy", () => {
+    box.medium(seed());
+    boot();
     expect(box.has("run/status.json")).toBe(false);
+    box.guest("status");
+    reapply(seed({ contract: 7 }));
+    expect(status()).toMatchObject({ healthy: false, seed: { state: "failed" } });
   });
 });
