@@ -93,6 +93,23 @@ test("the first start applies everything", () => {
   expect(box.calls()).toContain(`nft -f ${box.path("run/nftables")}`);
 });
 
+test("what every program reads is open to all", () => {
+  box.medium(seed());
+  boot();
+  const mode = (name: string) => (statSync(box.path(name)).mode & 0o777).toString(8);
+  for (const dir of ["run", "run/etc", "run/ssh", "networkd", "var/lib", "var/home"])
+    expect([dir, mode(dir)]).toEqual([dir, "755"]);
+  for (const file of [
+    "run/etc/passwd",
+    "run/etc/group",
+    "run/etc/machine-id",
+    "run/etc/hosts",
+    "run/etc/resolv.conf",
+    "run/ssh/admin",
+  ])
+    expect([file, mode(file)]).toEqual([file, "644"]);
+});
+
 test("secrets are private", () => {
   box.medium(seed({ identity: { sshHostKey: HOST_KEY }, rootPasswordHash: "$y$j9T$salt$hash" }));
   boot();
