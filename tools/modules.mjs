@@ -1,5 +1,5 @@
 // node_modules and the compiled program: made when what they are made from has changed.
-import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { UserError } from "./errors.mjs";
 import { logged, which } from "./exec.mjs";
@@ -69,7 +69,8 @@ export async function installModules(root, { log, detail }) {
 
 /** What tsc compiles: the generated SDK on its own, then the program against it. */
 const PROJECTS = [
-  { dir: "sdks/libvirt", sources: ["."], outDir: "sdks/libvirt/bin" },
+  // The SDK reads its own version from beside its compiled code, as its install script would have put it there.
+  { dir: "sdks/libvirt", sources: ["."], outDir: "sdks/libvirt/bin", copies: ["package.json"] },
   { dir: ".", sources: ["index.ts", ...SOURCE_DIRS], outDir: "bin" },
 ];
 
@@ -98,7 +99,8 @@ function sourceDigest(root, project) {
 
 function complete(root, project) {
   const compiled = sources(root, project).filter((file) => !file.endsWith(".d.ts"));
-  return compiled.every((file) => existsSync(join(root, project.outDir, file.replace(/\.ts$/, ".js"))));
+  const made = [...compiled.map((file) => file.replace(/\.ts$/, ".js")), ...(project.copies ?? [])];
+  return made.every((file) => existsSync(join(root, project.outDir, file)));
 }
 
 function staleProjects(root) {
@@ -116,11 +118,17 @@ export async function build(root, { log, detail }) {
     const digest = sourceDigest(root, project);
     const stamp = readJson(join(root, BUILD_STAMP)) ?? {};
     delete stamp[project.dir];
+    for (const file of project.copies ?? []) {
+      copyFileSync(join(root, project.dir, file), join(root, project.outDir, file));
+    }
     writeAtomically(join(root, BUILD_STAMP), JSON.stringify(stamp));
     // An incremental build makes nothing again that it has a record of, not even what was deleted.
     if (!complete(root, project)) rmSync(join(root, project.outDir, ".tsbuildinfo"), { force: true });
     const tsc = join(root, "node_modules/typescript/bin/tsc");
     await logged({ log, detail, cwd: root }, process.execPath, [tsc, "-p", join(root, project.dir)]);
+    for (const file of project.copies ?? []) {
+      copyFileSync(join(root, project.dir, file), join(root, project.outDir, file));
+    }
     writeAtomically(join(root, BUILD_STAMP), JSON.stringify({ ...stamp, [project.dir]: digest }));
   }
 }
