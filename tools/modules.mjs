@@ -118,9 +118,6 @@ export async function build(root, { log, detail }) {
     const digest = sourceDigest(root, project);
     const stamp = readJson(join(root, BUILD_STAMP)) ?? {};
     delete stamp[project.dir];
-    for (const file of project.copies ?? []) {
-      copyFileSync(join(root, project.dir, file), join(root, project.outDir, file));
-    }
     writeAtomically(join(root, BUILD_STAMP), JSON.stringify(stamp));
     // An incremental build makes nothing again that it has a record of, not even what was deleted.
     if (!complete(root, project)) rmSync(join(root, project.outDir, ".tsbuildinfo"), { force: true });
