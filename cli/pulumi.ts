@@ -14,7 +14,9 @@ export class PulumiFailed extends Error {
 export function pulumiOnScreen(args: string[], json: boolean): Promise<number> {
   process.stderr.write(`\n$ pulumi ${args.join(" ")}\n`);
   // With --json the last line of stdout is the result, so what is shown on the way goes to stderr.
-  const child = spawn("pulumi", args, { stdio: ["ignore", json ? 2 : 1, 2] });
+  // The engine's event log is one of Pulumi's debug flags.
+  const env = { ...process.env, ...(args.includes("--event-log") ? { PULUMI_DEBUG_COMMANDS: "true" } : {}) };
+  const child = spawn("pulumi", args, { env, stdio: ["ignore", json ? 2 : 1, 2] });
   // The terminal sends Ctrl-C to the whole group: the engine stops in order, and so must we wait for it.
   const wait = (): void => undefined;
   process.on("SIGINT", wait);
