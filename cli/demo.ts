@@ -140,6 +140,10 @@ async function demo(json: boolean): Promise<boolean> {
     oldBaseGone &&
     noChanges;
   const live = await liveVms();
+  for (const { vm } of live) {
+    // The demo has a key of its own, which no SSH agent knows.
+    vm.access = vm.access.replace(/^ssh /, `ssh -i ${path.join(WORK, "id_ed25519")} `);
+  }
   process.stderr.write(`\n${await fleetTable(live)}\n`);
   process.stderr.write(`
 What to type next
