@@ -5,6 +5,7 @@ images_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo_dir=$(dirname "$images_dir")
 umask 022
 : "${NIXVM_DIR:=$repo_dir/.nixvm}"
+# shellcheck disable=SC2034  # for those who source this
 guest_dir=$repo_dir/nix/guest
 
 step() { printf 'images: %s\n' "$*"; }

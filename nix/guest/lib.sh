@@ -65,6 +65,7 @@ disks_by_serial() {
 size_of() { if [ -b "$1" ]; then blockdev --getsize64 "$1"; else stat -c %s "$1"; fi; }
 
 # The record is renewed after each change, once there is one; while the system starts, the unit of its own writes it last.
+# shellcheck disable=SC2154  # here: where the script is that sources this
 refresh_status() { if [ -f "$NIXVM_RUN/status.json" ]; then "$here/status"; fi; }
 
 # Bytes that the ext4 on $1 says it has.

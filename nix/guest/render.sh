@@ -1,6 +1,7 @@
 # shellcheck shell=sh
 # What a plan (lines of seed.jq) becomes: files below $NIXVM_RUN, and then the running system. Part of `seed`.
 # shellcheck disable=SC2030,SC2031  # render is a subshell on purpose, and its helpers run inside it
+# shellcheck disable=SC2034,SC2154  # what it sets and reads belongs to the script that it is part of
 
 fault() {
   printf '%s\n' "$*"
