@@ -110,6 +110,7 @@ describe("the compiled program", () => {
       "components/a.ts": "",
       "sdks/libvirt/tsconfig.json": "{}",
       "sdks/libvirt/index.ts": "",
+      "sdks/libvirt/package.json": '{"version":"1.2.3"}',
     });
   }
   const build = () => evaluate("modules", "m.build(input, { log: input + '/log' })", dir);
@@ -122,6 +123,17 @@ describe("the compiled program", () => {
     expect(ready()).toBe(true);
     build();
     expect(runs()).toBe(2);
+  });
+
+  it("has the SDK's package.json beside its code, where the SDK reads its version, and gets it back", () => {
+    checkout();
+    build();
+    const copy = path.join(dir, "sdks/libvirt/bin/package.json");
+    expect(fs.readFileSync(copy, "utf8")).toBe('{"version":"1.2.3"}');
+    fs.rmSync(copy);
+    expect(ready()).toBe(false);
+    build();
+    expect(fs.existsSync(copy)).toBe(true);
   });
 
   it("is compiled again after an edit, and after a loss of its output", () => {
