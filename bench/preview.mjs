@@ -97,7 +97,17 @@ try {
         .filter((line) => line.startsWith("encryptionsalt"))
         .join("\n"),
   );
-  run("pulumi", ["up", "--yes", "--skip-preview", "--stack", "bench", "--target", "**PersistentVolume**"]);
+  run("pulumi", [
+    "up",
+    "--yes",
+    "--skip-preview",
+    "--stack",
+    "bench",
+    "--target",
+    "**PersistentVolume**",
+    "--target",
+    "**::pool-*",
+  ]);
   run("pulumi", ["destroy", "--yes", "--skip-preview", "--stack", "bench"]);
   rmSync(dir, { recursive: true, force: true });
 }

@@ -49,8 +49,9 @@ export async function down(yes: boolean): Promise<boolean> {
       // The way to remove data on purpose, as the documentation tells it: say so in the stack file, then destroy. Only the
       // volumes are touched, so that it works on a fleet that is not healthy.
       allowRemoval();
-      // The key comes along for a stack that lost it to a destroy that was broken off: every identity is derived of it.
-      const targets = [...volumes.map((v) => v.urn), "**fleet-key"].flatMap((urn) => ["--target", urn]);
+      // The pool goes with its volumes. The key comes along for a stack that lost it to a destroy that was broken off: every
+      // identity is derived of it.
+      const targets = [...volumes.map((v) => v.urn), "**::pool-*", "**::fleet-key"].flatMap((urn) => ["--target", urn]);
       await pulumiMust(["up", "--yes", "--skip-preview", "--stack", STACK, ...targets], false);
     }
     await pulumiMust(["destroy", "--yes", "--skip-preview", "--stack", STACK], false);

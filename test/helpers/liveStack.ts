@@ -114,8 +114,9 @@ export class LiveStack {
       ...config,
       defaults: { ...defaults, persist: { ...(defaults.persist as object), protect: false, retain: false } },
     });
-    // With the key, for a stack that lost it to a destroy that was broken off: without it no identity can be derived.
-    await this.stack.up({ target: ["**PersistentVolume**", "**fleet-key"] });
+    // The pool goes with its volumes. The key comes along for a stack that lost it to a destroy that was broken off:
+    // without it no identity can be derived.
+    await this.stack.up({ target: ["**PersistentVolume**", "**::pool-*", "**::fleet-key"] });
     await this.stack.destroy();
     fs.rmSync(this.dir, { recursive: true, force: true });
   }
