@@ -65,7 +65,7 @@ describe("sizes", () => {
 
   test("the text of a size reads back as the same size", () => {
     fc.assert(
-      fc.property(fc.integer({ min: 1, max: 2 ** 43 }), (kib) => {
+      fc.property(fc.integer({ min: 1, max: 2 ** 43 - 1 }), (kib) => {
         expect(parseSize(formatSize(kib * 1024))).toBe(kib * 1024);
       }),
     );
