@@ -65,14 +65,16 @@ export class LiveStack {
     return this.run(options.onEvent, (watch) =>
       this.stack.up({
         ...watch,
-        ...(options.refresh === undefined ? {} : { refresh: options.refresh }),
+        ...refreshing(options.refresh),
         ...(options.signal === undefined ? {} : { signal: options.signal }),
       }),
     );
   }
 
   preview(options: { refresh?: boolean; expectNoChanges?: boolean } = {}): Promise<Operation> {
-    return this.run(undefined, (watch) => this.stack.preview({ ...watch, ...options }));
+    return this.run(undefined, (watch) =>
+      this.stack.preview({ ...watch, ...options, ...refreshing(options.refresh) }),
+    );
   }
 
   /** `pulumi destroy` as somebody would type it, with the preview that Automation API leaves out. */
@@ -140,6 +142,11 @@ export class LiveStack {
     }
     return result;
   }
+}
+
+/** One read at a time: concurrent ones have been seen to hang in the libvirt provider (docs/decisions/0008). */
+function refreshing(refresh: boolean | undefined): { refresh?: boolean; parallel?: number } {
+  return refresh ? { refresh, parallel: 1 } : {};
 }
 
 /** Runs virsh on the libvirt under test. */
