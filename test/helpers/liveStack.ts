@@ -72,9 +72,7 @@ export class LiveStack {
   }
 
   preview(options: { refresh?: boolean; expectNoChanges?: boolean } = {}): Promise<Operation> {
-    return this.run(undefined, (watch) =>
-      this.stack.preview({ ...watch, ...options, ...refreshing(options.refresh) }),
-    );
+    return this.run(undefined, (watch) => this.stack.preview({ ...watch, ...options, ...refreshing(options.refresh) }));
   }
 
   /** `pulumi destroy` as somebody would type it, with the preview that Automation API leaves out. */
