@@ -1,7 +1,8 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { parseDocument } from "yaml";
-import { LiveVm, type VmOutput } from "./guests";
+import type { VmSummary } from "../components/VirtualMachine";
+import { LiveVm } from "./guests";
 import { pulumiMust, pulumiOutput } from "./pulumi";
 
 export const STACK = "demo";
@@ -66,6 +67,6 @@ export async function liveVms(): Promise<LiveVm[]> {
   if (code !== 0) {
     throw new Error(`pulumi stack output: ${stderr.trim()}`);
   }
-  const vms = JSON.parse(stdout) as Record<string, VmOutput>;
+  const vms = JSON.parse(stdout) as Record<string, VmSummary>;
   return Object.entries(vms).map(([name, vm]) => new LiveVm(name, vm));
 }

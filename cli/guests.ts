@@ -1,25 +1,9 @@
 import Table from "cli-table3";
+import type { VmSummary } from "../components/VirtualMachine";
 import { guestExec, look } from "../provider/agent";
 import { systemClock } from "../provider/clock";
 import type { StatusRecord } from "../provider/status";
 import { LibvirtError, Virsh } from "../provider/virsh";
-
-/** What the stack's output says of a VM; see index.ts. */
-export interface VmOutput {
-  /** Libvirt URI of its host. */
-  uri: string;
-  /** Libvirt name. */
-  domain: string;
-  uuid: string;
-  mac: string;
-  /** Folder of the pool its disks are in. */
-  poolPath: string;
-  /** Version of the image it was last brought to. */
-  image: string;
-  bootedAt: string;
-  /** Command that opens a shell, or the address. */
-  access: string;
-}
 
 /** What stays the same for a VM's life. */
 export interface Identity {
@@ -37,7 +21,7 @@ export class LiveVm {
 
   constructor(
     readonly name: string,
-    readonly vm: VmOutput,
+    readonly vm: VmSummary,
   ) {
     this.virsh = new Virsh(vm.uri);
   }

@@ -189,15 +189,20 @@ export class VirtualMachine extends pulumi.ComponentResource {
   }
 }
 
-/** What a stack says of a VM. */
+/** What a stack's output says of a VM. */
 export interface VmSummary {
+  /** Libvirt URI of its host. */
   uri: string;
+  /** Libvirt name. */
   domain: string;
   uuid: string;
   mac: string;
+  /** Folder of the pool its disks are in. */
   poolPath: string;
+  /** Version of the image it was last brought to. */
   image: string;
   bootedAt: string;
+  /** Command that opens a shell, or the address. */
   access: string;
 }
 

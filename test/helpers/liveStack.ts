@@ -4,7 +4,8 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { type EngineEvent, LocalWorkspace, type Stack } from "@pulumi/pulumi/automation";
 import program from "../../index";
-import { LiveVm, type VmOutput } from "../../cli/guests";
+import type { VmSummary } from "../../components/VirtualMachine";
+import { LiveVm } from "../../cli/guests";
 
 /** One operation of the engine, with what it said. */
 export interface Operation {
@@ -90,7 +91,7 @@ export class LiveStack {
 
   async vms(): Promise<Map<string, LiveVm>> {
     const outputs = await this.stack.outputs();
-    const vms = (outputs.vms?.value ?? {}) as Record<string, VmOutput>;
+    const vms = (outputs.vms?.value ?? {}) as Record<string, VmSummary>;
     return new Map(Object.entries(vms).map(([name, vm]) => [name, new LiveVm(name, vm)]));
   }
 
