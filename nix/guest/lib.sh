@@ -6,16 +6,21 @@
 # shellcheck source=/dev/null
 if [ -r "${NIXVM_ENV:=$NIXVM_ROOT/etc/nixvm/guest.env}" ]; then . "$NIXVM_ENV"; fi
 : "${NIXVM_RUN:=/run/nixvm}"                         # everything made for this boot
-: "${NIXVM_VAR:=$NIXVM_ROOT/var}"                    # where the persistent disk is mounted
+: "${NIXVM_TARGET:=}"                                # in the initrd: the root that the system will run in, when it is not this one
+: "${NIXVM_NEWROOT:=$NIXVM_ROOT/sysroot}"            # empty folder of the image where such a root is put together
+: "${NIXVM_ROOT_MODE:=readonly}" "${NIXVM_PERSIST:=/var	ext4	var}"  # without a seed that says otherwise
 : "${NIXVM_SHARE:=$NIXVM_ROOT/usr/share/nixvm}"      # of the image: var/ (skeleton of /var), etc/ (account files)
 : "${NIXVM_IMAGE_JSON:=$NIXVM_ROOT/etc/nixvm/image.json}"
 : "${NIXVM_SKEL:=$NIXVM_ROOT/etc/skel}"
 : "${NIXVM_SYS:=/sys}" "${NIXVM_PROC:=/proc}" "${NIXVM_DEV:=/dev}"
 : "${NIXVM_KMSG:=$NIXVM_DEV/kmsg}"                   # console and journal at once; anything not writable: standard error
 : "${NIXVM_NETWORKD:=/run/systemd/network}"
+: "${NIXVM_TIMER:=/run/systemd/system/nixvm-update.timer.d/seed.conf}"  # there in update mode pull only
 : "${NIXVM_ADMIN_GROUPS:=sudo}"                      # groups of an account of role admin, as far as the image has them
+: "${NIXVM_USER_GROUPS:=}"                           # the same for an account of role user
 : "${NIXVM_SHELL:=/bin/bash}"                        # login shell of accounts
 : "${NIXVM_SSH_UNIT:=sshd.service}"
+: "${NIXVM_SUDO:=/usr/bin/sudo}"
 : "${NIXVM_MARKER_FROM_END:=1048576}"                # the last MiB of a disk stays out of its file system until it is grown
 NIXVM_STATE=$NIXVM_RUN/state
 TAB=$(printf '\t')
@@ -62,7 +67,14 @@ disks_by_serial() {
   done
 }
 
-size_of() { if [ -b "$1" ]; then blockdev --getsize64 "$1"; else stat -c %s "$1"; fi; }
+size_of() {
+  if [ ! -b "$1" ]; then
+    stat -c %s "$1"
+    return
+  fi
+  read -r sectors < "$NIXVM_SYS/class/block/${1##*/}/size"
+  echo $((sectors * 512))
+}
 
 # The record is renewed after each change, once there is one; while the system starts, the unit of its own writes it last.
 # shellcheck disable=SC2154  # here: where the script is that sources this
@@ -91,4 +103,29 @@ plan_value() {
       return 0
     fi
   done < "$1"
+}
+
+# The plan that this boot goes by: of the medium, of what is in effect, or of what was found on the persistent disk.
+plan_file() {
+  for plan_path in "$NIXVM_RUN/seed/incoming/plan" "$NIXVM_RUN/seed/current/plan" "$NIXVM_RUN/seed/found/plan"; do
+    if [ -f "$plan_path" ]; then break; fi
+  done
+  printf '%s\n' "$plan_path"
+}
+
+# Where the persistent disk is mounted in this boot; nothing without one.
+keep_mount() { get_state layout mount; }
+
+# shellcheck disable=SC2034  # for the scripts that call it
+# Sets where what outlives an image is kept: $keep (its top), $own (our state), $machine_id, $host_key, $passwords. In memory without a disk.
+keep_paths() {
+  keep_at=$(keep_mount)
+  keep=$NIXVM_TARGET$keep_at
+  case $keep_at in
+    /persist) own=$keep/var/lib/nixvm machine_id=$keep/etc/machine-id host_key=$keep/etc/ssh/ssh_host_ed25519_key passwords=$keep/passwords ;;
+    *)
+      if [ -n "$keep_at" ]; then keep_lib=$keep/lib; else keep_lib=$NIXVM_RUN/kept keep=$keep_lib; fi
+      own=$keep_lib/nixvm machine_id=$keep_lib/identity/machine-id host_key=$keep_lib/identity/ssh_host_ed25519_key passwords=$keep_lib/identity/passwords
+      ;;
+  esac
 }

@@ -1,6 +1,6 @@
 # usage: awk -v share=DIR -v next_dir=DIR -v uids=FILE -v shell=PATH -v groups="sudo …" -f render.awk PLAN
 #
-# The files of a plan (lines of seed.jq) in next_dir/: etc/{passwd,group,shadow,gshadow,hostname,hosts,resolv.conf}, ssh/NAME, network/*,
+# The files of a plan (lines of plan.awk) in next_dir/: etc/{passwd,group,shadow,gshadow,hostname,hosts,resolv.conf}, ssh/NAME, network/*,
 # nftables, uids. One program instead of some hundred calls of small tools, which take seconds under emulation. A fault is
 # printed and ends it with 1.
 BEGIN { FS = "\t"; hostname = "nixvm" }
@@ -12,12 +12,14 @@ function set(value) { return value != "" && value != "-" }
 $1 == "hostname" { hostname = $2 }
 $1 == "rootHash" { root_hash = $2 }
 $1 == "account" { name[++accounts] = $2; role[$2] = $3; hash[$2] = set($4) ? $4 : "!" }
+$1 == "storedHash" { hash[$2] = $3 }
 $1 == "key" { keys[$2] = keys[$2] $3 "\n" }
 $1 == "tcp" || $1 == "udp" { ports = ports "    " $1 " dport " $2 " accept\n" }
 $1 == "dns" { dns = dns "nameserver " $2 "\n" }
 $1 == "nameserver" { net_dns = net_dns "nameserver " $3 "\n" }
 $1 == "nic" { nic[++nics] = $2; mac[$2] = $3; match_name[$2] = $4; dhcp[$2] = $5 $6; mtu[$2] = $7 }
 $1 == "address" { addresses[$2] = addresses[$2] "Address=" $3 "\n" }
+$1 == "update" { source = $3; every = $4 }
 $1 == "route" {
   routes[$2] = routes[$2] "[Route]\n" ($3 == "default" ? "" : "Destination=" $3 "\n") "Gateway=" $4 "\n" (set($5) ? "Metric=" $5 "\n" : "")
 }
@@ -38,25 +40,34 @@ END {
     "    iif \"lo\" accept\n    meta l4proto { 1, 58 } accept\n    udp sport 67 udp dport 68 accept\n    udp sport 547 udp dport 546 accept\n" \
     "%s    tcp flags syn reject with tcp reset\n  }\n}\n", ports > (next_dir "/nftables")
   for (i = 1; i <= nics; i++) render_nic(nic[i])
+  # Interval and delay together are what the seed asks for: no change waits longer. The source is named so that another one is a change.
+  if (every) {
+    delay = int(every / 12)
+    printf "# pulled from %s, says the seed\n[Timer]\nOnUnitActiveSec=\nOnUnitActiveSec=%d\nRandomizedDelaySec=%d\n", source, every - delay, delay > (next_dir "/timer")
+  }
 }
 
 # Account files of the image plus the accounts of the seed, from scratch each time: what the seed no longer names is gone. User
 # numbers are kept on the persistent disk and never given to another name, as files in /home belong to them.
-function render_accounts(    i, n, id, who, line, file, part, last, admins, is_admin) {
+function render_accounts(    i, n, id, who, line, file, part, last, admins, is_admin, users, is_user, members) {
   last = 999
   while ((getline line < uids) > 0) {
     split(line, part, " ")
     uid[part[2]] = part[1]
-    print line > (next_dir "/uids")
+    numbers = numbers line "\n"
     if (part[1] + 0 > last) last = part[1] + 0
   }
   for (i = 1; i <= accounts; i++) {
     who = name[i]
-    if (!(who in uid)) { uid[who] = ++last; print last " " who > (next_dir "/uids") }
+    if (!(who in uid)) { uid[who] = ++last; numbers = numbers last " " who "\n"; fresh = 1 }
     if (role[who] == "admin") admins = admins (admins == "" ? "" : ",") who
+    else users = users (users == "" ? "" : ",") who
   }
+  if (fresh) printf "%s", numbers > (next_dir "/uids")
   n = split(groups, part, " ")
   for (i = 1; i <= n; i++) is_admin[part[i]] = 1
+  n = split(user_groups, part, " ")
+  for (i = 1; i <= n; i++) is_user[part[i]] = 1
   file = share "/etc/passwd"
   while ((getline line < file) > 0) {
     split(line, part, ":")
@@ -67,7 +78,10 @@ function render_accounts(    i, n, id, who, line, file, part, last, admins, is_a
   while ((getline line < file) > 0) {
     split(line, part, ":")
     taken[part[1]] = 1
-    if (admins != "" && part[1] in is_admin) line = line (part[4] == "" ? "" : ",") admins
+    members = part[4]
+    if (admins != "" && part[1] in is_admin) members = members (members == "" ? "" : ",") admins
+    if (users != "" && part[1] in is_user) members = members (members == "" ? "" : ",") users
+    if (members != part[4]) line = part[1] ":" part[2] ":" part[3] ":" members
     print line > (next_dir "/etc/group")
   }
   file = share "/etc/shadow"

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# What a plan (lines of seed.jq) becomes: files below $NIXVM_RUN, and then the running system. Part of `seed`.
+# What a plan (lines of plan.awk) becomes: files below $NIXVM_RUN, and then the running system. Part of `seed`.
 # shellcheck disable=SC2030,SC2031  # render is a subshell on purpose, and its helpers run inside it
 # shellcheck disable=SC2034,SC2154  # what it sets and reads belongs to the script that it is part of
 
@@ -28,22 +28,55 @@ render() (
   set -eu
   next=$NIXVM_RUN/next
   if [ -d "$next" ]; then rm -rf "$next"; fi
-  mkdir -p "$next/etc" "$next/ssh" "$next/network" "$NIXVM_VAR/home" "$NIXVM_VAR/lib/nixvm" "$NIXVM_VAR/lib/identity"
-  chmod 700 "$NIXVM_VAR/lib/nixvm" "$NIXVM_VAR/lib/identity"
+  mkdir -p "$next/etc" "$next/ssh" "$next/network" "$NIXVM_NETWORKD"
+  for dir in "$own" "${host_key%/*}" "$passwords"; do
+    if [ ! -d "$dir" ]; then mkdir -p "$dir" && chmod 700 "$dir"; fi
+  done
+  if [ "$(keep_mount)" = /persist ] && [ ! -e "$keep/etc/nixos-secrets/passwords" ]; then
+    # the name by which the page on ZFS roots knows that folder
+    mkdir -p "$keep/etc/nixos-secrets"
+    ln -s ../../passwords "$keep/etc/nixos-secrets/passwords"
+  fi
   plan=$1
+  with_stored_hashes
   # owner and mode of the image's own files; the content is written anew
   cp -p "$NIXVM_SHARE/etc/"* "$next/etc/"
-  : > "$next/uids"
-  LC_ALL=C awk -v share="$NIXVM_SHARE" -v next_dir="$next" -v uids="$NIXVM_VAR/lib/nixvm/uids" -v shell="$NIXVM_SHELL" \
-    -v groups="$NIXVM_ADMIN_GROUPS" -f "$here/render.awk" "$plan"
+  LC_ALL=C awk -v share="$NIXVM_SHARE" -v next_dir="$next" -v uids="$own/uids" -v shell="$NIXVM_SHELL" \
+    -v groups="$NIXVM_ADMIN_GROUPS" -v user_groups="$NIXVM_USER_GROUPS" -f "$here/render.awk" "$plan"
   render_machine_id
   render_host_key
+  {
+    printf 'HostKey %s\nAuthorizedKeysFile /run/nixvm/ssh/%%u .ssh/authorized_keys' "${host_key#"$NIXVM_TARGET"}"
+    if [ "$(keep_mount)" = /persist ]; then printf ' /persist/home/%%u/.ssh/authorized_keys'; fi
+    printf '\n'
+    # A command over SSH is no login, and reads no profile.
+    if [ -n "$(plan_value "$plan" scratch)" ]; then printf 'SetEnv TMPDIR=/scratch\n'; fi
+  } > "$next/etc/sshd.conf"
 )
+
+# Hashes that somebody has put on the persistent disk, for accounts that the seed gives none; without either an account stays locked.
+with_stored_hashes() {
+  extra=
+  while IFS=$TAB read -r kind name _ given; do
+    if [ "$kind" != account ] || [ ! -f "$passwords/$name" ]; then continue; fi
+    case $given in '' | -) ;; *) continue ;; esac
+    stored=$(first_line "$passwords/$name")
+    case $stored in
+      '' | *[:\ ]* | *"$TAB"*) say "the password file of $name holds no crypt(3) hash, password logins stay locked" ;;
+      [$!*]*) extra="${extra}storedHash$TAB$name$TAB$stored$LF" ;;
+      *) say "the password file of $name holds no crypt(3) hash, password logins stay locked" ;;
+    esac
+  done < "$plan"
+  if [ -z "$extra" ]; then return 0; fi
+  # hashes and a key are in it
+  (umask 077 && cp "$plan" "$seed/plan.full" && printf '%s' "$extra" >> "$seed/plan.full")
+  plan=$seed/plan.full
+}
 
 # From the seed; else the one this guest has had before; else a new one. systemd reads it once, when it starts.
 render_machine_id() {
   id=$(plan_value "$plan" machineId)
-  stored=$NIXVM_VAR/lib/identity/machine-id
+  stored=$machine_id
   if [ -z "$id" ] && [ -s "$stored" ]; then read -r id < "$stored"; fi
   if [ -z "$id" ]; then
     read -r id < "$NIXVM_PROC/sys/kernel/random/uuid"
@@ -58,7 +91,7 @@ render_host_key() {
   key=$(plan_value "$plan" sshHostKey)
   [ -n "$key" ] || return 0
   (umask 077 && printf '%s' "$key" | base64 -d > "$next/host_key" && { [ -z "$(tail -c 1 "$next/host_key")" ] || echo >> "$next/host_key"; })
-  if cmp -s "$next/host_key" "$NIXVM_VAR/lib/identity/ssh_host_ed25519_key"; then return 0; fi
+  if cmp -s "$next/host_key" "$host_key"; then return 0; fi
   ssh-keygen -y -P '' -f "$next/host_key" > "$next/host_key.pub" 2> /dev/null || fault "nixvm.identity.sshHostKey is not a usable private key without passphrase"
 }
 
@@ -84,14 +117,17 @@ drop() {
 publish() {
   next=$NIXVM_RUN/next
   changed=
-  mkdir -p "$NIXVM_NETWORKD"
-  replace "$next/uids" "$NIXVM_VAR/lib/nixvm/uids" || true
-  replace "$next/machine-id" "$NIXVM_VAR/lib/identity/machine-id" || true
+  # only there when an account is new
+  if [ -f "$next/uids" ]; then replace "$next/uids" "$own/uids" || true; fi
+  if [ "$(first_line "$machine_id")" != "$(first_line "$next/machine-id")" ]; then replace "$next/machine-id" "$machine_id" || true; fi
   if [ ! -d "$NIXVM_RUN/etc" ]; then
     # The first time there is nothing to compare with. The machine id is read by systemd once; a later one waits for the next start.
-    cp "$NIXVM_VAR/lib/identity/machine-id" "$next/etc/machine-id"
+    first_line "$machine_id" > "$next/etc/machine-id"
     mv "$next/etc" "$next/ssh" "$next/nftables" "$NIXVM_RUN/"
-    cp -R "$next/network/." "$NIXVM_NETWORKD/"
+    for file in "$next/network"/*; do
+      if [ -f "$file" ]; then mv "$next/network"/* "$NIXVM_NETWORKD/"; fi
+      break
+    done
     changed=" everything"
   else
     drop ssh "$NIXVM_RUN/ssh" ''
@@ -109,13 +145,20 @@ publish() {
     publish_host_key "$next/host_key"
     changed="$changed host-key"
   fi
-  rm -rf "$next"
+  # systemd reads it when it starts; what changes later is put into effect by apply
+  if [ -f "$next/timer" ]; then
+    [ -d "${NIXVM_TIMER%/*}" ] || mkdir -p "${NIXVM_TIMER%/*}"
+    if replace "$next/timer" "$NIXVM_TIMER"; then changed="$changed timer"; fi
+  elif [ -f "$NIXVM_TIMER" ]; then
+    rm -f "$NIXVM_TIMER"
+    changed="$changed timer"
+  fi
   printf '%s\n' "$changed" > "$NIXVM_RUN/changed"
   say "changed:${changed:- nothing}"
 }
 
 publish_host_key() {
-  to=$NIXVM_VAR/lib/identity/ssh_host_ed25519_key
+  to=$host_key
   chmod 600 "$1"
   cp "$1.pub" "$to.pub.new"
   cp -p "$1" "$to.new"
@@ -133,7 +176,9 @@ apply() {
     printf '%s\n' "$name" > "$NIXVM_PROC/sys/kernel/hostname" || trouble="$trouble host name;"
     say "the host name is $name"
   fi
+  keep_paths
   apply_homes || trouble="$trouble home folders;"
+  apply_sudo || trouble="$trouble sudo;"
   apply_host_key || trouble="$trouble SSH host key;"
   nft -f "$NIXVM_RUN/nftables" || trouble="$trouble firewall rules;"
   case " $changed " in
@@ -142,9 +187,35 @@ apply() {
   case " $changed " in
     *host-key*) if systemctl -q is-active "$NIXVM_SSH_UNIT"; then systemctl --no-block restart "$NIXVM_SSH_UNIT" || trouble="$trouble SSH server;"; fi ;;
   esac
+  case " $changed " in
+    *' everything '*) ;;
+    # Both units have a condition on that file: in mode image this ends the timer and starts nothing.
+    *' timer '*)
+      { systemctl daemon-reload && systemctl restart nixvm-update.timer && systemctl --no-block start nixvm-update.service; } || trouble="$trouble update timer;"
+      ;;
+  esac
   if [ -n "$trouble" ]; then
     trouble="could not be put into effect:${trouble%;}"
     return 1
+  fi
+}
+
+# With no account that may use it, sudo is not there to be tried. The program itself is in a root that does not change.
+apply_sudo() {
+  if [ ! -e "$NIXVM_SUDO" ]; then return 0; fi
+  allowed=
+  while IFS=$TAB read -r kind _ role _; do
+    if [ "$kind $role" = "account admin" ]; then allowed=1; fi
+  done < "$(if [ -f "$current/plan" ]; then echo "$current/plan"; else echo /dev/null; fi)"
+  if [ -z "$allowed" ] && [ -x "$NIXVM_SUDO" ]; then
+    : > "$NIXVM_RUN/no-sudo"
+    chmod 0 "$NIXVM_RUN/no-sudo"
+    mount --bind "$NIXVM_RUN/no-sudo" "$NIXVM_SUDO" || return 1
+    say "no account of role admin: sudo is closed"
+  elif [ -n "$allowed" ] && [ -e "$NIXVM_RUN/no-sudo" ]; then
+    umount "$NIXVM_SUDO" || return 1
+    rm -f "$NIXVM_RUN/no-sudo"
+    say "sudo is open for accounts of role admin"
   fi
 }
 
@@ -152,7 +223,7 @@ apply_homes() {
   while IFS=: read -r name _ uid gid _ home _; do
     case $home in /home/*) ;; *) continue ;; esac
     [ -f "$NIXVM_RUN/ssh/$name" ] || continue
-    target=$NIXVM_VAR/home/$name
+    target=$NIXVM_TARGET/home/$name
     if [ -d "$target" ]; then continue; fi
     rm -rf "$target.new"
     mkdir -p "$target.new"
@@ -166,7 +237,7 @@ apply_homes() {
 
 # Made once, on the persistent disk, when the seed holds none.
 apply_host_key() {
-  stored=$NIXVM_VAR/lib/identity/ssh_host_ed25519_key
+  stored=$host_key
   if [ -s "$stored" ] && [ -s "$stored.pub" ]; then return 0; fi
   rm -f "$NIXVM_RUN/host_key" "$NIXVM_RUN/host_key.pub"
   if [ -s "$stored" ]; then

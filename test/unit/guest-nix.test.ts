@@ -59,8 +59,8 @@ describe("pure functions", () => {
   });
 
   test("the record and the scripts speak of the same contract", () => {
-    expect(readFileSync(path.join(nix, "guest/seed.jq"), "utf8")).toContain(
-      `$x.contract == ${String(evaluate("lib.contract"))}`,
+    expect(readFileSync(path.join(nix, "guest/seed.awk"), "utf8")).toContain(
+      `"nixvm.contract is " show(node) ", this guest knows ${String(evaluate("lib.contract"))}"`,
     );
   });
 });

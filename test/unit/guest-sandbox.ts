@@ -1,5 +1,5 @@
 // A folder that looks to the guest scripts like a machine: image files for disks, a fake /sys and /proc, and fakes in front of the
-// few tools that need root or a kernel. Everything else (jq, blkid, wipefs, mkfs.ext4, …) is the real thing.
+// few tools that need root or a kernel. Everything else (awk, blkid, wipefs, mkfs.ext4, …) is the real thing.
 import { spawnSync } from "node:child_process";
 import {
   chmodSync,
@@ -18,11 +18,18 @@ export const guestDir = path.resolve(__dirname, "../../nix/guest");
 export const MIB = 1024 * 1024;
 
 const fakes: Record<string, string> = {
-  // A "mount" of the seed's medium copies the folder that stands for it; all others are only noted.
+  // A "mount" of the seed's medium copies the folder that stands for it, a bind mount is a link; all others are only noted.
   mount: `echo "mount $*" >> "$SANDBOX/calls"
 for last; do :; done
-case "$*" in *"$SANDBOX/dev/sr0"*) cp -R "$SANDBOX/medium/." "$last/" ;; esac`,
-  umount: `rm -rf "$1"/*`,
+if [ -e "$SANDBOX/mount-fails" ] && echo "$*" | grep -qxF -f "$SANDBOX/mount-fails"; then exit 32; fi
+case "$*" in
+  *"$SANDBOX/dev/sr0"*) cp -R "$SANDBOX/medium/." "$last/" ;;
+  "--bind "*) { [ -d "$last" ] && rmdir "$last" || rm "$last"; } && ln -s "$2" "$last" ;;
+esac`,
+  umount: `echo "umount $*" >> "$SANDBOX/calls"
+for last; do :; done
+if [ -L "$last" ]; then rm "$last"; else rm -rf "$last"/*; fi`,
+  mountpoint: "[ -L \"$2\" ]",
   chown: "exit 0",
   sync: "exit 0",
   blkid: `for last; do :; done
@@ -62,7 +69,9 @@ export class Sandbox {
       "share/etc",
       "share/var/log",
       "share/var/home",
-      "image",
+      "image/tmp",
+      "sysroot",
+      "home",
       "skel",
       "bin",
     ])
@@ -94,7 +103,9 @@ export class Sandbox {
       NIXVM_ROOT: this.path("image"),
       NIXVM_IMAGE_JSON: this.path("image/image.json"),
       NIXVM_RUN: this.path("run"),
-      NIXVM_VAR: this.path("var"),
+      NIXVM_TARGET: this.dir,
+      NIXVM_NEWROOT: this.path("sysroot"),
+      NIXVM_SUDO: this.path("image/usr/bin/sudo"),
       NIXVM_SHARE: this.path("share"),
       NIXVM_SKEL: this.path("skel"),
       NIXVM_SYS: this.path("sys"),
@@ -137,8 +148,13 @@ export class Sandbox {
     mkdirSync(this.path("sys/block/sr0"), { recursive: true });
     for (const [name, text] of Object.entries(files)) this.write(`medium/${name}`, text);
   }
-  /** Runs a guest script; a last argument that is an object adds to its environment. */
+  /**
+   * Runs a guest script as the initrd does, so with the layout of the root decided before; a last argument that is an object adds to its
+   * environment.
+   */
   guest(script: string, ...args: (string | NodeJS.ProcessEnv)[]): Run {
+    const decided = this.has("run/state/layout") || script === "assemble-root" || args[0] === "read";
+    if (!decided) this.guest("assemble-root");
     const [shell, ...options] = this.shell.split(" ") as [string, ...string[]];
     const texts = args.filter((arg) => typeof arg === "string");
     const env = args.filter((arg) => typeof arg !== "string");

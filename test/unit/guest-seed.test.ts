@@ -88,7 +88,7 @@ test("the first start applies everything", () => {
   expect(box.read("run/ssh/admin")).toBe(`${KEY_A}\n`);
   expect(box.read("run/ssh/user")).toBe(`${KEY_B}\n`);
   expect(box.read("networkd/10-nixvm-nic0.network")).toMatch(/MACAddress=02:00:00:00:00:01[^]*DHCP=ipv4/);
-  expect(box.read("var/home/admin/.profile")).toBe("# profile\n");
+  expect(box.read("home/admin/.profile")).toBe("# profile\n");
   expect(box.read("var/lib/identity/ssh_host_ed25519_key")).toBe("made in the guest\n");
   expect(box.calls()).toContain(`nft -f ${box.path("run/nftables")}`);
 });
@@ -97,7 +97,7 @@ test("what every program reads is open to all", () => {
   box.medium(seed());
   boot();
   const mode = (name: string) => (statSync(box.path(name)).mode & 0o777).toString(8);
-  for (const dir of ["run", "run/etc", "run/ssh", "networkd", "var/lib", "var/home"])
+  for (const dir of ["run", "run/etc", "run/ssh", "networkd", "var/lib", "home"])
     expect([dir, mode(dir)]).toEqual([dir, "755"]);
   for (const file of [
     "run/etc/passwd",
@@ -147,7 +147,7 @@ test("a deleted key, account and NIC are gone, a new port is open, and nothing e
   expect(box.has("networkd/10-nixvm-nic0.network")).toBe(false);
   expect(box.read("run/nftables")).toMatch(/tcp dport 8080 accept\n {4}udp dport 53 accept/);
   expect(box.calls()).toContain("networkctl reload");
-  expect(box.has("var/home/eve")).toBe(true);
+  expect(box.has("home/eve")).toBe(true);
 });
 
 test("the same seed again changes nothing", () => {
@@ -364,7 +364,7 @@ test("a static network becomes a networkd file", () => {
   expect(box.read("run/etc/resolv.conf")).toBe("nameserver 192.168.77.1\n");
 });
 
-test("the root hash reaches shadow as it is", () => {
+test("the root hash reaches shadow as it is (T-104)", () => {
   box.medium(seed({ rootPasswordHash: "$y$j9T$a/b.&\\1$x" }));
   boot();
   expect(box.read("run/etc/shadow").split("\n")[0]).toBe("root:$y$j9T$a/b.&\\1$x:20000:0:99999:7:::");
@@ -375,10 +375,10 @@ test("what cannot be put into effect is named, and the rest is", () => {
   box.write("nft-fails", "");
   boot();
   expect(box.state("seed")).toMatchObject({ state: "failed", reason: "could not be put into effect: firewall rules" });
-  expect(box.has("var/home/admin")).toBe(true);
+  expect(box.has("home/admin")).toBe(true);
 });
 
-test("any set of ports is let through, and no other", () => {
+test("any set of ports is let through, and no other (T-98, T-99)", () => {
   const ports = fc.uniqueArray(fc.integer({ min: 1, max: 65535 }), { maxLength: 8 });
   boot();
   fc.assert(
@@ -421,8 +421,11 @@ describe("status", () => {
       healthy: true,
       reasons: [],
       persist: { state: "formatted", label: "var", mount: "/var", sizeBytes: 31 * 1024 * 1024, reason: "" },
-      scratch: { state: "none" },
-      rollback: { state: "none" },
+      rollback: { state: "none", reason: "", dataset: "" },
+      home: { state: "root", reason: "" },
+      scratch: { state: "none", reason: "", sizeBytes: 0, uuid: "" },
+      allowlist: { state: "none", reason: "", entries: 0 },
+      update: { state: "off", reason: "", mode: "image", running: "", staged: "" },
       seed: { state: "applied", digest: digestOf(files), reason: "" },
       sshHostKey: "ssh-ed25519 AAAAmade",
       rebootPending: false,
