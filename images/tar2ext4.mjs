@@ -158,17 +158,18 @@ for (const node of sorted.filter((n) => n.type !== "hardlink")) {
 }
 for (const node of sorted.filter((n) => n.type === "hardlink")) commands.push(`ln "${node.target}" "${node.path}"`);
 for (const [target, count] of linkCount) commands.push(`sif "${target}" links_count ${count}`);
-// Reserved inodes: root, journal-less resize inode and lost+found were made by mke2fs, with the clock of now.
+// Reserved inodes: root, resize inode, journal and lost+found were made by mke2fs, with the clock of now.
 for (const inode of ["<2>", "<7>", "<8>"]) set(inode, times);
 set('"/lost+found"', times);
 set("<2>", { mode: "040755" });
 for (const field of ["mkfs_time", "lastcheck", "wtime"]) commands.push(`ssv ${field} @${epoch}`);
 writeFileSync(path.join(work, "commands"), commands.join("\n") + "\n");
 
-const blocks = Math.ceil((bytes + nodes.size * 300) / 4096) + 2048;
-const inodes = nodes.size + 64;
+// Room for a root that is written to (mode "persistent"): it costs nothing in the image, and nothing in an overlay until it is used.
+const blocks = Math.ceil((bytes + nodes.size * 300) / 4096) + 4096 + 65536;
+const inodes = nodes.size + 16384;
 writeFileSync(out, "");
-const features = "^has_journal,^metadata_csum,^resize_inode,^dir_index,^orphan_file";
+const features = "^metadata_csum,^resize_inode,^dir_index,^orphan_file";
 const mkfs = (list) =>
   execFileSync(
     "mkfs.ext4",
@@ -187,6 +188,9 @@ const mkfs = (list) =>
       `hash_seed=${hashSeed},lazy_itable_init=0,root_owner=0:0`,
       "-O",
       list,
+      // Only for a root that is written to; the smallest that such a file system takes.
+      "-J",
+      "size=4",
       "-N",
       String(inodes),
       out,
