@@ -5,6 +5,7 @@ import { baseVolumeFile, Fleet } from "./components/Fleet";
 import { type ImageSource, type ResolvedImage, resolveImages } from "./components/images";
 import { readKeyFiles } from "./components/keyFiles";
 import * as plan from "./components/plan";
+import { poolWarnings } from "./provider/pool";
 import { preflight } from "./provider/preflight";
 
 const NAMESPACE = "nixvm:";
@@ -110,16 +111,17 @@ export = async (): Promise<Record<string, unknown>> => {
   if (!result.ok || problems.length > 0) {
     refuse([...problems, ...(result.ok ? [] : result.problems)]);
   }
+  const hosts = result.plan.hosts.map((host) => ({
+    name: host.name,
+    uri: host.uri,
+    accelerator: host.accelerator,
+    poolPath: host.pool.path,
+    poolCreate: host.pool.create,
+    needBytes: uploadBytes(result.plan, host, images),
+    scratch: result.plan.vms.some((vm) => vm.host === host.name && vm.scratch !== null),
+  }));
   const missing = await preflight(
-    result.plan.hosts.map((host) => ({
-      name: host.name,
-      uri: host.uri,
-      accelerator: host.accelerator,
-      poolPath: host.pool.path,
-      poolCreate: host.pool.create,
-      needBytes: uploadBytes(result.plan, host, images),
-      scratch: result.plan.vms.some((vm) => vm.host === host.name && vm.scratch !== null),
-    })),
+    hosts,
     result.plan.vms.map((vm) => ({
       name: vm.name,
       domain: vm.domainName,
@@ -130,7 +132,7 @@ export = async (): Promise<Record<string, unknown>> => {
   if (missing.length > 0) {
     refuse(missing);
   }
-  for (const warning of result.plan.warnings) {
+  for (const warning of [...result.plan.warnings, ...(await poolWarnings(hosts))]) {
     await pulumi.log.warn(plan.formatProblem(warning));
   }
 

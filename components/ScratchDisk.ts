@@ -6,9 +6,9 @@ import * as random from "@pulumi/random";
 export interface ScratchDiskArgs {
   /** Storage pool that holds the volume; must be on disk, not in memory (E-37). */
   pool: pulumi.Input<string>;
-  /** Start of the volume name; something unique to this creation follows. */
+  /** The planner's name of the volume; something unique to this creation and the file extension follow. */
   volumePrefix: string;
-  /** Size in bytes. A change replaces the volume, which is free: its content dies at every boot (E-36). */
+  /** Size in bytes. A change replaces the volume and restarts the VM; no data is lost, as its content dies at every boot (E-36). */
   sizeBytes: number;
 }
 

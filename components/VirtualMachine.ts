@@ -92,7 +92,7 @@ export class VirtualMachine extends pulumi.ComponentResource {
     const seedDigest = pulumi.unsecret(files.apply(plan.seedDigest));
     const seedVolume = plan.seedVolumeName(args.prefix, vm.name);
     const seedPath = `${host.pool.path}/${seedVolume}`;
-    const seed = new Seed(`${name}-seed`, { pool, volumeName: seedVolume, files }, { parent: this });
+    const seed = new Seed(`${name}-seed`, { uri: host.uri, pool, volumeName: seedVolume, files }, { parent: this });
 
     const consoleLog = isTest(host.uri) ? undefined : plan.consoleLogPath(host.consoleDir, vm.domainName);
     const disks = [

@@ -1,3 +1,4 @@
+import { checkAllowlist } from "./check-allowlist";
 import { lookup } from "./infrastructure";
 import { LayeredVm } from "./layers";
 import type { VmConfig } from "./model-vm";
@@ -19,6 +20,7 @@ export function checkVm(vm: LayeredVm, plan: VmPlan, scope: Scope): void {
   check.update();
   check.accounts();
   check.identity();
+  checkAllowlist(vm, plan, scope);
 }
 
 class VmCheck {
@@ -88,6 +90,7 @@ class VmCheck {
         offered || "another image",
       );
     }
+    this.rootSize();
     const reads = ["rootMode", "preset", "persist"] as const;
     if (rootMode === "readonly" && persist === null) {
       this.refuse(
@@ -132,8 +135,21 @@ class VmCheck {
     }
   }
 
+  private rootSize(): void {
+    const { rootMode, rootSizeBytes, memoryBytes } = this.plan;
+    if (rootSizeBytes === null) return;
+    const [size, memory] = [formatSize(rootSizeBytes), formatSize(memoryBytes)];
+    if (rootMode !== "tmpfs") {
+      const message = `is the limit of a root in memory, and rootMode is ${rootMode}`;
+      this.refuse(["rootSize", "rootMode", "preset"], ["rootSize"], size, message, "rootMode tmpfs, or no rootSize");
+    } else if (rootSizeBytes > memoryBytes) {
+      const message = `is more than the memory of the VM (${memory})`;
+      this.refuse(["rootSize", "memory", "preset"], ["rootSize"], size, message, `at most ${memory}, or more memory`);
+    }
+  }
+
   persist(): void {
-    const { persist, name, generation } = this.plan;
+    const { persist, name, generation, rootMode } = this.plan;
     if (persist === null) return;
     if (persist.fs === "zfs" && isReservedPoolName(persist.label)) {
       this.refuse(
@@ -143,6 +159,20 @@ class VmCheck {
         "is a word that ZFS keeps for itself",
         "another name for the pool, such as rpool",
       );
+    }
+    if (persist.fs === "zfs" && rootMode !== "zfs-rollback") {
+      const message = `is for rootMode zfs-rollback, and rootMode is ${rootMode}`;
+      this.refuse(
+        ["persist", "rootMode", "preset"],
+        ["persist", "fs"],
+        "zfs",
+        message,
+        "ext4, or rootMode zfs-rollback",
+      );
+    }
+    if (rootMode === "zfs-rollback" && persist.fs === "zfs" && persist.mount !== "/persist") {
+      const message = "is not where the datasets of rootMode zfs-rollback are mounted";
+      this.refuse(["persist", "rootMode", "preset"], ["persist", "mount"], persist.mount, message, "/persist");
     }
     const now = lookup(this.scope.context.current, name);
     if (now?.persistBytes === undefined || generation > (now.generation ?? 0) || persist.sizeBytes >= now.persistBytes)
@@ -263,6 +293,24 @@ class VmCheck {
         "pull",
         "needs a writable store, and store is image",
         "image, or store partition, dataset or overlay",
+      );
+    }
+    if (update.everySeconds < 60) {
+      this.refuse(
+        ["update", "preset"],
+        ["update", "every"],
+        written?.every,
+        "is too short: each time the source is asked and a system may be built",
+        "1m to 24h",
+      );
+    }
+    if (update.flake === null) {
+      this.warn(
+        ["update", "preset"],
+        ["update", "flake"],
+        undefined,
+        "is not given",
+        "the guest then pulls what its image names, and nothing where that names nothing",
       );
     }
   }

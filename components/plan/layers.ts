@@ -1,5 +1,6 @@
 import type { Segment } from "./errors";
 import type { Config } from "./model";
+import type { AllowlistConfig } from "./model-allowlist";
 import type { VmConfig } from "./model-vm";
 import { isBroken, type Parsed } from "./parse";
 import { formatSize, GIB } from "./size";
@@ -129,8 +130,16 @@ function merge(own: LongForm, lower: LongForm): LongForm {
   if (own.update && lower.update) merged.update = mergeModes(own.update, lower.update);
   if (own.persist && lower.persist) merged.persist = { ...lower.persist, ...own.persist };
   if (own.scratch && lower.scratch) merged.scratch = { ...lower.scratch, ...own.scratch };
+  if (own.allowlist && lower.allowlist) merged.allowlist = mergeLists(own.allowlist, lower.allowlist);
   if (own.identity && lower.identity) merged.identity = { ...lower.identity, ...own.identity };
   return merged;
+}
+
+// The maps of a list are merged like all maps, the lists in them replaced like all lists.
+function mergeLists(own: AllowlistConfig, lower: AllowlistConfig): AllowlistConfig {
+  const users = { ...lower.users, ...own.users };
+  for (const [name, lists] of Object.entries(own.users ?? {})) users[name] = { ...lower.users?.[name], ...lists };
+  return { ...lower, ...own, users };
 }
 
 function mergeModes<T extends { mode?: string | undefined }>(own: T, lower: T): T {

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import * as leaf from "./leaf";
 import { wrong } from "./errors";
+import { allowlist } from "./model-allowlist";
 import { MIB } from "./size";
 import * as text from "./text";
 
@@ -274,6 +275,11 @@ export const vmShape = {
     .describe(
       "What happens to the root file system: readonly, tmpfs, zfs-rollback or persistent. Default from the preset.",
     ),
+  /** V-2, 8.4. Only with tmpfs; more than the memory is refused. */
+  rootSize: leaf
+    .size(64 * MIB, "64MiB")
+    .optional()
+    .describe("Limit of a root in memory. Only with rootMode tmpfs. Default half of the memory."),
   /** C-4, P-4. */
   home: home.optional(),
   /** C-7, 8.4. */
@@ -298,6 +304,8 @@ export const vmShape = {
     .whole(0, 65536, "a number of GiB")
     .optional()
     .describe("Another way to write scratch.size: whole GiB. Default 0: none."),
+  /** V-13 to V-20, P-13 to P-18, C-12. Needs a persistent volume. */
+  allowlist: allowlist.optional(),
   /** T-90. Of its own for each VM. */
   hostname: leaf
     .word(text.HOSTNAME_PATTERN, "a host name", text.HOSTNAME_ALLOWED)
@@ -327,7 +335,7 @@ export const vmShape = {
     .list(account, "accounts, such as [{ name: admin, role: admin }]")
     .optional()
     .describe(
-      "Accounts in the guest. Default from the preset: admin and user for template, admin for rollback, user for the others.",
+      "Accounts in the guest. Default from the preset: admin and user for template, zvm for zvm, admin for rollback, user for the others.",
     ),
   /** T-96. */
   adminKeys: leaf

@@ -1,3 +1,4 @@
+import type { AllowlistConfig } from "./model-allowlist";
 import type { Preset, RootMode, Store } from "./model-vm";
 import { GIB } from "./size";
 
@@ -23,6 +24,8 @@ export interface PresetDefaults {
   readonly store: Store;
   /** C-16, C-17. */
   readonly accounts: readonly PresetAccount[];
+  /** Entries of `users` are for every account of the VM, whatever its name. */
+  readonly allowlist: AllowlistConfig;
   /** C-20. */
   readonly update: "image" | "pull";
   /** Bytes of memory. T: the seed's sample has 2048 MiB; V: 4096; P: twice its 4 GiB home; E: below 8.4's limits. */
@@ -36,6 +39,23 @@ export const DEFAULT_PERSIST_BYTES = 10 * GIB;
 
 const admin: PresetAccount = { name: "admin", role: "admin" };
 const user: PresetAccount = { name: "user", role: "user" };
+/** V-4. */
+const zvm: PresetAccount = { name: "zvm", role: "user" };
+
+/**
+ * V-13 to V-20: the seven paths that the zvm document keeps, and no other. Three of them (host keys, machine id, password
+ * hash) are kept with the VM's identity, so no seed names them (C-13).
+ */
+export const ZVM_ALLOWLIST = {
+  directories: ["/etc/ssh", "/var/lib/nixos", "/var/lib/netbird", "/var/log"],
+  files: ["/etc/machine-id", "/persist/passwords/zvm"],
+  users: { zvm: { directories: [".config/netbird"] } },
+} satisfies AllowlistConfig;
+
+/** P-14, P-15, P-36: two folders; shell history, tokens and whatever else a home collects are not kept. */
+const WORKBENCH_ALLOWLIST = {
+  users: { user: { directories: ["Documents", { directory: ".ssh", mode: "0700" }] } },
+} satisfies AllowlistConfig;
 
 /** Section 8.2, one entry for each seed document. */
 export const PRESET_DEFAULTS: Readonly<Record<Preset, PresetDefaults>> = {
@@ -47,6 +67,7 @@ export const PRESET_DEFAULTS: Readonly<Record<Preset, PresetDefaults>> = {
     fs: "ext4",
     store: "image",
     accounts: [admin, user],
+    allowlist: {},
     update: "image",
     memoryBytes: 2 * GIB,
     vcpus: 2,
@@ -58,7 +79,8 @@ export const PRESET_DEFAULTS: Readonly<Record<Preset, PresetDefaults>> = {
     mount: "/persist",
     fs: "ext4",
     store: "partition",
-    accounts: [user],
+    accounts: [zvm],
+    allowlist: ZVM_ALLOWLIST,
     update: "pull",
     memoryBytes: 4 * GIB,
     vcpus: 2,
@@ -71,6 +93,7 @@ export const PRESET_DEFAULTS: Readonly<Record<Preset, PresetDefaults>> = {
     fs: "zfs",
     store: "dataset",
     accounts: [admin],
+    allowlist: {},
     update: "image",
     memoryBytes: 4 * GIB,
     vcpus: 2,
@@ -83,6 +106,7 @@ export const PRESET_DEFAULTS: Readonly<Record<Preset, PresetDefaults>> = {
     fs: "ext4",
     store: "image",
     accounts: [user],
+    allowlist: WORKBENCH_ALLOWLIST,
     update: "image",
     memoryBytes: 8 * GIB,
     vcpus: 2,
@@ -95,6 +119,7 @@ export const PRESET_DEFAULTS: Readonly<Record<Preset, PresetDefaults>> = {
     fs: "ext4",
     store: "overlay",
     accounts: [user],
+    allowlist: {},
     update: "image",
     memoryBytes: 4 * GIB,
     vcpus: 2,

@@ -18,9 +18,11 @@ export type SeedVm = Pick<
   VmPlan,
   | "hostname"
   | "rootMode"
+  | "rootSizeBytes"
   | "home"
   | "persist"
   | "scratch"
+  | "allowlist"
   | "accounts"
   | "rootPasswordHash"
   | "tcpPorts"
@@ -42,6 +44,7 @@ const CONTRACT = 1;
  * @throws when the VM wants a host key held by the stack and none is given.
  */
 export function seedFiles(vm: SeedVm, identity: Identity, hostKey?: HostKey): SeedFiles {
+  const { directories, files } = vm.allowlist;
   const held = vm.identity.sshHostKey === "stack" ? hostKey : undefined;
   if (vm.identity.sshHostKey === "stack" && held === undefined) {
     throw new Error(`seed of ${vm.hostname}: identity.sshHostKey is stack, so a host key has to be given`);
@@ -55,6 +58,7 @@ export function seedFiles(vm: SeedVm, identity: Identity, hostKey?: HostKey): Se
     nixvm: {
       contract: CONTRACT,
       rootMode: vm.rootMode,
+      ...(vm.rootSizeBytes === null ? {} : { rootSizeBytes: vm.rootSizeBytes }),
       ...(vm.home.mode === "tmpfs" ? { home: { mode: "tmpfs", sizeBytes: vm.home.sizeBytes } } : {}),
       persist: vm.persist === null ? null : { mount: vm.persist.mount, fs: vm.persist.fs, label: vm.persist.label },
       ...(vm.scratch === null ? {} : { scratch: { nixOverlay: vm.scratch.nixOverlay } }),
@@ -73,6 +77,7 @@ export function seedFiles(vm: SeedVm, identity: Identity, hostKey?: HostKey): Se
       tcpPorts: vm.tcpPorts,
       udpPorts: vm.udpPorts,
       dns: vm.dns,
+      ...(directories.length + files.length === 0 ? {} : { allowlist: { directories, files } }),
       ...(vm.update.mode === "pull"
         ? { update: { mode: "pull", flake: vm.update.flake, everySeconds: vm.update.everySeconds } }
         : {}),

@@ -155,6 +155,25 @@ export interface PersistPlan {
   readonly volumeName: string;
 }
 
+/** A path that outlives a restart although the file system around it does not (C-12). */
+export interface AllowlistEntry {
+  /** Absolute, without a slash at its end. */
+  readonly path: string;
+  readonly user: string;
+  readonly group: string;
+  /** Four octal digits. Set at every start (P-30). */
+  readonly mode: string;
+  readonly how: "bindmount" | "symlink";
+  /** P-32. */
+  readonly inInitrd: boolean;
+}
+
+/** What the guest brings in from its persistent volume. Each list is sorted by path: parents come first. */
+export interface AllowlistPlan {
+  readonly directories: readonly AllowlistEntry[];
+  readonly files: readonly AllowlistEntry[];
+}
+
 /** One VM, with every default filled in. Depends on its own entry, its group and `defaults` only, but for `after`. */
 export interface VmPlan {
   readonly name: string;
@@ -167,11 +186,18 @@ export interface VmPlan {
   readonly imageKey: string;
   readonly preset: Preset;
   readonly rootMode: RootMode;
+  /** Limit of a root in memory; `null`: the kernel's half of the memory, or another root mode. */
+  readonly rootSizeBytes: number | null;
   /** `sizeBytes: null`: the kernel's half of the memory. */
   readonly home: { readonly mode: "persistent" } | { readonly mode: "tmpfs"; readonly sizeBytes: number | null };
   readonly store: Store;
   readonly persist: PersistPlan | null;
   readonly scratch: { readonly sizeBytes: number; readonly nixOverlay: boolean; readonly volumeName: string } | null;
+  /**
+   * Preset's and stack file's entries, by path. Without those that are kept in another way: the SSH host key, machine id and
+   * password hashes by identity (C-13), the rest of a kept /home or of the persistent volume's own mount point.
+   */
+  readonly allowlist: AllowlistPlan;
   readonly hostname: string;
   readonly memoryBytes: number;
   /** `memoryBytes` in MiB, always whole (T-33): the unit of the libvirt provider. */

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { mergedEntries, planAllowlist } from "./allowlist";
 import { parseDuration } from "./duration";
 import type { LayeredVm } from "./layers";
 import type { Preset } from "./model-vm";
@@ -39,6 +40,9 @@ export function planVm(vm: LayeredVm, host: string, around: Surroundings): VmPla
   const memoryBytes = parseMemory(fields.memory) ?? defaults.memoryBytes;
   const generation = fields.generation ?? 0;
   const identity = fields.identity ?? {};
+  const home = planHome(vm, defaults);
+  const persist = planPersist(vm, defaults, persistVolumeName(prefix, name, generation));
+  const accounts = planAccounts(vm, defaults);
   return {
     name,
     group: vm.group,
@@ -47,9 +51,10 @@ export function planVm(vm: LayeredVm, host: string, around: Surroundings): VmPla
     imageKey: `${host}/${fields.image ?? ""}`,
     preset,
     rootMode: fields.rootMode ?? defaults.rootMode,
-    home: planHome(vm, defaults),
+    rootSizeBytes: parseSize(fields.rootSize) ?? null,
+    home,
     store: fields.store ?? defaults.store,
-    persist: planPersist(vm, defaults, persistVolumeName(prefix, name, generation)),
+    persist,
     scratch:
       fields.scratch === undefined || fields.scratch === false
         ? null
@@ -58,13 +63,14 @@ export function planVm(vm: LayeredVm, host: string, around: Surroundings): VmPla
             nixOverlay: fields.scratch.nixOverlay ?? false,
             volumeName: scratchVolumeName(prefix, name),
           },
+    allowlist: planAllowlist(mergedEntries(fields.allowlist ?? {}, defaults.allowlist, accounts), { persist, home }),
     hostname: fields.hostname ?? name,
     memoryBytes,
     memoryMiB: Math.floor(memoryBytes / MIB),
     vcpus: fields.vcpus ?? defaults.vcpus,
     running: fields.running ?? true,
     network: attach(vm, host, around),
-    accounts: planAccounts(vm, defaults),
+    accounts,
     rootPasswordHash: fields.rootPasswordHash || null,
     tcpPorts: sorted(fields.tcpPorts ?? [22]),
     udpPorts: sorted(fields.udpPorts ?? []),

@@ -1,4 +1,5 @@
 import { Fleet } from "../../components/Fleet";
+import { PRESETS } from "../../components/plan";
 import { config, image, planned } from "../helpers/fleets";
 import { isSecret, plain, recordResources, type Registered, settled } from "../helpers/recorder";
 
@@ -28,6 +29,9 @@ function get(seen: Map<string, Registered>, name: string): Registered {
   return found;
 }
 
+const xsltOf = (seen: Map<string, Registered>): string =>
+  (plain(get(seen, "web-domain").inputs["xml"]) as { xslt: string }).xslt;
+
 const overlay = (vm: string, digit = "a"): string => `${vm}-overlay-${digit.repeat(12)}`;
 
 describe("a fleet of two VMs on one image", () => {
@@ -45,7 +49,7 @@ describe("a fleet of two VMs on one image", () => {
       "nixvm:index:PersistentVolume": 2,
       "nixvm:index:Seed": 2,
       "libvirt:index/volume:Volume": 5,
-      "libvirt:index/cloudinitDisk:CloudinitDisk": 2,
+      "nixvm:index:SeedVolume": 2,
       "libvirt:index/domain:Domain": 2,
       "nixvm:index:Guest": 2,
     });
@@ -102,7 +106,7 @@ describe("a fleet of two VMs on one image", () => {
     expect(guest.customtimeouts).toMatchObject({ create: "900s", update: "900s" });
   });
 
-  it("treats the seed and the fleet's key as secrets, and shows what is derived of the key (G-5)", () => {
+  it("treats the seed and the fleet's key as secrets, and shows what is derived of the key (T-26, G-5)", () => {
     const seed = get(seen, "web-seed-iso");
     for (const field of ["userData", "metaData", "networkConfig"]) {
       expect(isSecret(seed.inputs[field])).toBe(true);
@@ -112,7 +116,9 @@ describe("a fleet of two VMs on one image", () => {
   });
 
   it("ties the domain to the seed by order only, so that another seed never touches the domain (D1, D5)", () => {
-    expect(get(seen, "web-seed-iso").deletebeforereplace).toBe(true);
+    const seed = get(seen, "web-seed-iso");
+    expect(seed.deletebeforereplace).toBe(true);
+    expect(seed.inputs).toMatchObject({ pool: "nixvm-test", name: "nixvm-test-web-seed.iso", uri: "qemu:///system" });
     const domain = get(seen, "web-domain");
     expect(domain.dependenciesList.some((urn) => urn.endsWith("::web-seed-iso"))).toBe(true);
     const tied = domain.propertydependenciesMap.flatMap(([, { urnsList }]) => urnsList);
@@ -128,6 +134,26 @@ describe("a fleet of two VMs on one image", () => {
     expect(xslt).toContain("org.qemu.guest_agent.0");
     expect(xslt).toContain('<domain type="qemu">');
   });
+});
+
+describe.each(PRESETS)("a VM of preset %s", (preset) => {
+  it.each([
+    ["libvirt's firmware", {}, /<os firmware="efi">/],
+    [
+      "firmware of one's own",
+      { firmware: { loader: "/c.fd", nvramTemplate: "/v.fd" } },
+      /<loader readonly="yes" type="pflash">\/c\.fd</,
+    ],
+  ])(
+    "starts by UEFI from a virtio disk, with %s, and has entropy from its host (Z-1, Z-2, V-1, V-67)",
+    async (_what, more, uefi) => {
+      const vm = { preset, memory: "8GiB", ...more };
+      const xslt = xsltOf(await register(config(["web"], { fleet: { web: vm } })));
+      expect(xslt).toMatch(uefi);
+      expect(xslt).toMatch(/<target dev="vda" bus="virtio"\/>\s*<serial>boot<\/serial>\s*<boot order="1"\/>/);
+      expect(xslt).toMatch(/<rng model="virtio">/);
+    },
+  );
 });
 
 describe("identity", () => {
@@ -197,6 +223,33 @@ describe("what changes with what", () => {
     expect(xslt).toContain('dumpCore="off"');
     const volume = get(seen, "web-scratch-volume");
     expect([volume.protect, volume.retainondelete].some(Boolean)).toBe(false);
+  });
+
+  it("gives a raised generation other disks, both of them (T-50)", async () => {
+    const [old, fresh] = [
+      await register(config(["web"])),
+      await register(config(["web"], { fleet: { web: { generation: 1 } } })),
+    ];
+    const disks = (seen: Map<string, Registered>) => [
+      get(seen, `${overlay("web")}-creation`).inputs["keepers"],
+      get(seen, "web-persist-volume").inputs["name"],
+    ];
+    expect(disks(old)).toEqual([expect.objectContaining({ generation: "0" }), "nixvm-test-web-persist"]);
+    expect(disks(fresh)).toEqual([expect.objectContaining({ generation: "1" }), "nixvm-test-web-persist-g1"]);
+  });
+
+  it("restarts for another network mode, on a bridge with its DHCP, and keeps the persistent volume (T-119, T-123)", async () => {
+    const nat = await register(config(["web"], { fleet: { web: { network: "nat" } } }));
+    const bridge = await register(config(["web"], { fleet: { web: { network: "bridge:br0" } } }));
+    const nics = (seen: Map<string, Registered>) => get(seen, "web-domain").inputs["networkInterfaces"];
+    expect(nics(nat)).toEqual([expect.objectContaining({ networkName: "default" })]);
+    expect(nics(bridge)).toEqual([expect.objectContaining({ bridge: "br0" })]);
+    const network = JSON.parse(plain(get(bridge, "web-seed-iso").inputs["networkConfig"]) as string) as {
+      ethernets: object;
+    };
+    expect(network.ethernets).toMatchObject({ nic0: { dhcp4: true } });
+    expect(get(bridge, "web-domain").replaceonchangesList).toContain("networkInterfaces");
+    expect(get(bridge, "web-persist-volume").inputs).toEqual(get(nat, "web-persist-volume").inputs);
   });
 
   it("can make an empty fleet", async () => {

@@ -12,6 +12,13 @@ describe("refused combinations (8.4)", () => {
       "fleet.web.persist.fs",
       "the pool that rootMode zfs-rollback needs",
     ],
+    ["zfs without zfs-rollback", { persist: { fs: "zfs" } }, "fleet.web.persist.fs", "is for rootMode zfs-rollback"],
+    [
+      "a pool at /var",
+      { preset: "rollback", persist: { mount: "/var" } },
+      "fleet.web.persist.mount",
+      "is not where the datasets",
+    ],
     [
       "zfs-rollback without persist",
       { preset: "rollback", persist: false },
@@ -37,6 +44,13 @@ describe("refused combinations (8.4)", () => {
       "fleet.web.home.size",
       '"4GiB" is more than the memory',
     ],
+    [
+      "a root in memory larger than the memory",
+      { preset: "sealed", rootSize: "5GiB" },
+      "fleet.web.rootSize",
+      "is more than the memory of the VM (4GiB)",
+    ],
+    ["a root size without a root in memory", { rootSize: "1GiB" }, "fleet.web.rootSize", "rootMode is readonly"],
     [
       "nixOverlay over a partition",
       { preset: "zvm", scratch: { size: "1GiB", nixOverlay: true } },
@@ -153,7 +167,7 @@ describe("refused combinations (8.4)", () => {
 });
 
 describe("what is allowed", () => {
-  test("a volume may grow, and a raised generation may begin smaller (T-50)", () => {
+  test("a volume may grow, and a raised generation may begin smaller", () => {
     const current = { web: { persistBytes: 10 * 1024 ** 3, generation: 0 } };
     expect(textsOf(one({ persist: { size: "11GiB" } }), { current })).toEqual([]);
     expect(textsOf(one({ persist: { size: "5GiB" }, generation: 1 }), { current })).toEqual([]);
@@ -190,7 +204,7 @@ describe("what is allowed", () => {
 });
 
 describe("presets (8.2)", () => {
-  test.each(PRESETS)("%s fills in what its seed says, and can be overridden", (preset) => {
+  test.each(PRESETS)("%s fills in what its seed says, and can be overridden (E-2)", (preset) => {
     const vm = vmOf(one({ preset, userKeys: [sshKey] }));
     const want = PRESET_DEFAULTS[preset];
     expect(vm).toMatchObject({
@@ -207,7 +221,7 @@ describe("presets (8.2)", () => {
     expect(vmOf(one({ preset, vcpus: 7 })).vcpus).toBe(7);
   });
 
-  test("the table", () => {
+  test("the table (V-55)", () => {
     expect(vmOf(one({})).persist).toMatchObject({
       mount: "/var",
       fs: "ext4",
@@ -219,6 +233,7 @@ describe("presets (8.2)", () => {
     expect(vmOf(one({ preset: "zvm" })).persist).toMatchObject({ mount: "/persist", fs: "ext4", label: "persist" });
     expect(vmOf(one({ preset: "workbench" })).home).toEqual({ mode: "tmpfs", sizeBytes: 4 * 1024 ** 3 });
     expect(vmOf(one({ preset: "sealed" })).persist).toBeNull();
+    expect(vmOf(one({ preset: "zvm" }))).toMatchObject({ memoryMiB: 4096, vcpus: 2 });
   });
 });
 
@@ -355,7 +370,7 @@ describe("layers", () => {
     });
   });
 
-  test("vmDiskSize is scratch in GiB, 0 is none (E-1 to E-4)", () => {
+  test("vmDiskSize is scratch in GiB, 0 is none (E-1, E-3)", () => {
     expect(vmOf(one({ vmDiskSize: 3 })).scratch).toEqual({
       sizeBytes: 3 * 1024 ** 3,
       nixOverlay: false,

@@ -18,7 +18,7 @@ describe("the seed", () => {
     ).toMatchSnapshot();
   });
 
-  test("has no key that only another system needs (G-10)", () => {
+  test("has no key that only another system needs (E-16, G-10)", () => {
     const keysOf = (vm: unknown) => Object.keys(bodyOf(seedOf(vm)).nixvm);
     const always = [
       "contract",
@@ -32,7 +32,7 @@ describe("the seed", () => {
       "dns",
     ];
     expect(keysOf({})).toEqual(always);
-    expect(new Set(keysOf({ preset: "zvm" }))).toEqual(new Set([...always, "home", "update"]));
+    expect(new Set(keysOf({ preset: "zvm" }))).toEqual(new Set([...always, "home", "allowlist", "update"]));
     expect(new Set(keysOf({ vmDiskSize: 1 }))).toEqual(new Set([...always, "scratch"]));
     expect(bodyOf(seedOf({ preset: "rollback" })).nixvm.identity).toEqual({
       machineId: identity.machineId,
