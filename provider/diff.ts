@@ -2,12 +2,12 @@ import { isUnknown, Props } from "./inputs";
 import { formatBytes } from "./parse";
 
 /** What a change of inputs, or drift found by a refresh, leads to. */
-export interface GuestDiff {
-  /** Inputs that replace the Guest: its domain restarts. */
+export interface ResourceDiff {
+  /** Inputs that replace the resource; for a Guest its domain restarts. */
   replaces: string[];
   /** Inputs that are applied in place. */
   updates: string[];
-  /** Outputs that a refresh found different from what is wanted; the update brings the guest back. */
+  /** Outputs that a refresh found different from what is wanted; the update makes them so. */
   drift: string[];
   /** One phrase a change, for people: "restarts, because ...". */
   reasons: string[];
@@ -29,7 +29,7 @@ const replacing = new Set([
  * Compares inputs with inputs: what the guest reported is no wish. Of the outputs only three count, and only after a
  * refresh has found them wrong: another image, not healthy, not running.
  */
-export function diffGuest(oldInputs: Props, news: Props, olds: Props = {}): GuestDiff {
+export function diffGuest(oldInputs: Props, news: Props, olds: Props = {}): ResourceDiff {
   const replaces: string[] = [];
   const updates: string[] = [];
   for (const key of [...new Set([...Object.keys(oldInputs), ...Object.keys(news)])].sort()) {
@@ -41,7 +41,7 @@ export function diffGuest(oldInputs: Props, news: Props, olds: Props = {}): Gues
 }
 
 /** True when only the engine's question "and if its domain were replaced?" is in the inputs. */
-export function onlyDomainUnknown(diff: GuestDiff, news: Props): boolean {
+export function onlyDomainUnknown(diff: ResourceDiff, news: Props): boolean {
   return diff.replaces.length === 1 && diff.updates.length === 0 && isUnknown(news["domainId"]);
 }
 

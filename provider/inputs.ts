@@ -14,10 +14,11 @@ export function isUnknown(value: unknown): boolean {
 
 const text = z.string().min(1, "must not be empty");
 const count = z.int().positive();
+const uri = z.string().regex(/^[a-z][a-z0-9+.-]*:/, 'must be a libvirt URI such as "qemu:///system"');
 
 /** Every input of a Guest; documented for users in guest.ts. */
 export const guestInputs = z.strictObject({
-  uri: z.string().regex(/^[a-z][a-z0-9+.-]*:/, 'must be a libvirt URI such as "qemu:///system"'),
+  uri,
   vm: text,
   domain: text,
   uuid: z.string().regex(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/, "must be a UUID in lower case"),
@@ -40,6 +41,21 @@ export const guestInputs = z.strictObject({
 
 export type GuestInputs = z.infer<typeof guestInputs>;
 
+/** Every input of a SeedVolume; documented for users in seed.ts. */
+export const seedInputs = z.strictObject({
+  uri,
+  pool: text,
+  name: z.string().regex(/^[^/-][^/]*$/, "must be the name of a volume, not a path"),
+  userData: z.string(),
+  metaData: z.string(),
+  networkConfig: z.string(),
+});
+
+export type SeedInputs = z.infer<typeof seedInputs>;
+
+/** Never shown, not even when they are wrong. */
+export const seedSecrets = ["userData", "metaData", "networkConfig"] as const;
+
 /** One refused input. */
 export interface Failure {
   property: string;
@@ -47,18 +63,23 @@ export interface Failure {
 }
 
 /** Checks what can be checked before anything runs; a value not known yet is left for later. */
-export function checkGuest(olds: Props | undefined, news: Props): Failure[] {
-  const known = Object.fromEntries(Object.entries(news).filter(([, value]) => value !== null && value !== undefined));
-  const result = guestInputs.safeParse(known);
+export function checkInputs(schema: z.ZodObject, news: Props, secret: readonly string[] = []): Failure[] {
+  const known = given(news);
   const failures: Failure[] = [];
-  for (const issue of result.error?.issues ?? []) {
+  for (const issue of schema.safeParse(known).error?.issues ?? []) {
     const property = String(issue.path[0] ?? "");
     if (isUnknown(known[property])) continue;
-    const shown = property in known ? `, not ${JSON.stringify(known[property])}` : "";
+    const shown = property in known && !secret.includes(property) ? `, not ${JSON.stringify(known[property])}` : "";
     failures.push({ property, reason: `${property || "inputs"}: ${issue.message}${shown}` });
   }
+  return failures;
+}
+
+/** {@link checkInputs} for a Guest, whose disk must not shrink either. */
+export function checkGuest(olds: Props | undefined, news: Props): Failure[] {
+  const failures = checkInputs(guestInputs, news);
   const before = olds?.["persistBytes"];
-  const after = known["persistBytes"];
+  const after = news["persistBytes"];
   if (typeof before === "number" && typeof after === "number" && after < before) {
     failures.push({ property: "persistBytes", reason: shrinkMessage(before, after) });
   }
@@ -71,14 +92,17 @@ export function shrinkMessage(from: number, to: number): string {
 }
 
 /** Inputs with all values known; throws with every problem in one message. */
-export function readGuest(props: Props): GuestInputs {
-  const known: Props = {};
+export function readInputs<Inputs>(type: string, schema: z.ZodObject & z.ZodType<Inputs>, props: Props): Inputs {
   // State also holds outputs under other names, and an output may share a name with an optional input.
-  for (const key of Object.keys(guestInputs.shape)) {
-    if (props[key] !== null && props[key] !== undefined) known[key] = props[key];
-  }
-  const result = guestInputs.safeParse(known);
+  const names = new Set(Object.keys(schema.shape));
+  const known = Object.fromEntries(Object.entries(given(props)).filter(([name]) => names.has(name)));
+  const result = schema.safeParse(known);
   if (result.success) return result.data;
   const lines = result.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`);
-  throw new Error(`nixvm:index:Guest: ${lines.join("; ")}`);
+  throw new Error(`nixvm:index:${type}: ${lines.join("; ")}`);
+}
+
+/** Without what is null, which is how an absent value may travel. */
+function given(props: Props): Props {
+  return Object.fromEntries(Object.entries(props).filter(([, value]) => value !== null && value !== undefined));
 }

@@ -59,7 +59,10 @@ async function bringUp(want: GuestInputs, timeoutSeconds: number, deps: Deps, ob
   let seen = await new Gate(want, deps, limitMs).wait();
   seen = await growFileSystem(want, seen, grew && state !== "shut off", deps);
   const ip = await firstAddress(want, deps);
-  if (seen.status?.rebootPending) deps.warn("part of its seed takes effect only when it restarts");
+  if (seen.status?.rebootPending) {
+    const staged = seen.status.update?.staged;
+    deps.warn(`${staged ? `the update ${staged}` : "part of its seed"} takes effect only when it restarts`);
+  }
   const version = seen.status?.imageVersion;
   deps.progress(version ? `healthy, image ${version}` : "healthy");
   return outputs(want, seen, ip);

@@ -5,8 +5,10 @@ import { systemClock } from "./clock";
 import { Display, EngineDisplay, noDisplay } from "./engine";
 import { GuestType, ResourceType, World } from "./resources";
 import { run } from "./run";
+import { SeedVolumeType } from "./seedType";
 import { addProvider } from "./server";
 import { Virsh } from "./virsh";
+import { VirshVolumes } from "./volumes";
 
 /** Entry of the executable `pulumi-resource-nixvm`. The engine reads the port from the first line of stdout. */
 function main(args: readonly string[]): void {
@@ -23,7 +25,10 @@ function main(args: readonly string[]): void {
     signal: abort.signal,
     display: () => display,
   };
-  const types = new Map<string, ResourceType>([["nixvm:index:Guest", new GuestType(world)]]);
+  const types = new Map<string, ResourceType>([
+    ["nixvm:index:Guest", new GuestType(world)],
+    ["nixvm:index:SeedVolume", new SeedVolumeType({ volumes: (uri) => new VirshVolumes(uri, run), run })],
+  ]);
   const server = new grpc.Server({ "grpc.max_receive_message_length": -1, "grpc.max_send_message_length": -1 });
   addProvider(server, {
     version: packageVersion(),

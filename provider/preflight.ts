@@ -1,5 +1,5 @@
-import { dirname } from "node:path";
-import { formatBytes, parseError, parseForwardedPorts } from "./parse";
+import { parseError, parseForwardedPorts } from "./parse";
+import { checkPool, isLocal } from "./pool";
 import { Probes, realProbes } from "./probes";
 import { Virsh, virshError } from "./virsh";
 
@@ -57,13 +57,13 @@ export async function preflight(
   const found = await Promise.all([
     tools(real, on),
     ...real.map((host) => libvirt(host, on)),
-    ...real.filter((host) => isLocal(host.uri)).map((host) => pool(host, on)),
+    ...real.filter((host) => isLocal(host.uri)).map((host) => checkPool(host, on)),
     ...real.filter((host) => isLocal(host.uri)).map((host) => ports(host, vms, on)),
   ]);
   return found.flat();
 }
 
-/** Programs that the libvirt provider starts on the machine where Pulumi runs. */
+/** Programs that the providers start on the machine where Pulumi runs. */
 async function tools(hosts: readonly PreflightHost[], probes: Probes): Promise<Problem[]> {
   const needed = [
     { name: "virsh", use: "to talk to libvirt", install: "libvirt-clients" },
@@ -130,41 +130,6 @@ function hasUefi(xml: string): boolean {
   return /<value>efi<\/value>/.test(os) || /<value>[^<]*(OVMF|AAVMF|edk2)[^<]*<\/value>/i.test(os);
 }
 
-/** The folder of the pool, or the nearest one above it where it is to be made. */
-async function pool(host: PreflightHost, probes: Probes): Promise<Problem[]> {
-  const path = `hosts.${host.name}.pool.path`;
-  const value = host.poolPath;
-  const problem = (message: string, allowed: string): Problem[] => [{ path, value, message, allowed }];
-  let folder = host.poolPath;
-  let kind = await probes.kind(folder);
-  if (kind === "missing" && !host.poolCreate)
-    return problem("does not exist", "a folder that exists, or pool.create: true");
-  while (kind === "missing" && dirname(folder) !== folder) {
-    folder = dirname(folder);
-    kind = await probes.kind(folder);
-  }
-  if (kind !== "folder") return problem(`cannot be a folder, since ${folder} is none`, "another path");
-  // A system libvirt writes as root whoever asks it, so what this user may do says nothing.
-  const asWe = probes.isRoot() || host.uri.includes("/session");
-  if (asWe && !(await probes.writable(folder)))
-    return problem(`cannot be written: ${folder} is not writable`, "a writable folder");
-  const { freeBytes, inMemory } = await probes.space(folder);
-  const found: Problem[] = [];
-  if (host.needBytes !== undefined && freeBytes < host.needBytes) {
-    const message = `has too little space: ${mib(freeBytes)} are free, ${mib(host.needBytes)} are needed`;
-    found.push(...problem(message, "a folder with more space"));
-  }
-  if (host.scratch && inMemory && probes.env["CCVM_SCRATCH_ALLOW_TMPFS"] !== "1") {
-    const message = "lies in memory (tmpfs), where a scratch disk would use up the host's memory";
-    found.push(...problem(message, "a folder on a disk, or CCVM_SCRATCH_ALLOW_TMPFS=1"));
-  }
-  return found;
-}
-
-function mib(bytes: number): string {
-  return formatBytes(Math.floor(bytes / 2 ** 20) * 2 ** 20);
-}
-
 /** Ports for SSH must be free, or held by the very guests they lead to. */
 async function ports(host: PreflightHost, vms: readonly PreflightVm[], probes: Probes): Promise<Problem[]> {
   const here = vms.filter((vm) => vm.host === host.name);
@@ -202,8 +167,4 @@ async function heldByFleet(host: PreflightHost, vms: readonly PreflightVm[], pro
     // That libvirt does not answer is said by another check; here it means that no port is known to be ours.
     return new Set();
   }
-}
-
-function isLocal(uri: string): boolean {
-  return /^[a-z0-9]+(\+unix)?:\/\/\//.test(uri);
 }

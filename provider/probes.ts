@@ -7,8 +7,8 @@ import { Run, run } from "./run";
 /** Space and kind of the file system below a folder. */
 export interface Space {
   freeBytes: number;
-  /** Lives in memory (tmpfs, ramfs). */
-  inMemory: boolean;
+  /** Which file system in memory it is, `false` for one on a disk; unset when that cannot be told. */
+  inMemory?: "tmpfs" | "ramfs" | false;
 }
 
 /** How the preflight looks at this machine; replaced in tests. */
@@ -19,6 +19,7 @@ export interface Probes {
   /** What is at a path. */
   kind(path: string): Promise<"folder" | "other" | "missing">;
   writable(path: string): Promise<boolean>;
+  /** Follows symbolic links, as whoever writes there does. */
   space(path: string): Promise<Space>;
   /** True when nobody listens on the port of the loopback interface. */
   portFree(port: number): Promise<boolean>;
@@ -27,8 +28,8 @@ export interface Probes {
   env: NodeJS.ProcessEnv;
 }
 
-/** Magic numbers of the file systems that live in memory. */
-const memory = new Set([0x01021994, 0x858458f6]);
+/** Magic numbers of the file systems that live in memory (E-37, E-41). */
+const memory: Readonly<Record<number, "tmpfs" | "ramfs">> = { 0x01021994: "tmpfs", 0x858458f6: "ramfs" };
 
 export const realProbes: Probes = {
   run,
@@ -53,10 +54,10 @@ export const realProbes: Probes = {
   async space(path) {
     try {
       const { bavail, bsize, type } = await statfs(path);
-      return { freeBytes: bavail * bsize, inMemory: memory.has(type) };
+      return { freeBytes: bavail * bsize, inMemory: memory[type] ?? false };
     } catch {
       // A folder this user may not see is libvirt's business.
-      return { freeBytes: Infinity, inMemory: false };
+      return { freeBytes: Infinity };
     }
   },
   portFree: (port) =>

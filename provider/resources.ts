@@ -1,12 +1,12 @@
 import { Clock } from "./clock";
-import { diffGuest, GuestDiff, onlyDomainUnknown } from "./diff";
+import { diffGuest, onlyDomainUnknown, ResourceDiff } from "./diff";
 import { Display } from "./engine";
 import { Deps } from "./gate";
-import { checkGuest, Failure, Props, readGuest as decode, UNKNOWN } from "./inputs";
+import { checkGuest, Failure, GuestInputs, guestInputs, Props, readInputs, UNKNOWN } from "./inputs";
 import { applyGuest, deleteGuest, readGuest } from "./lifecycle";
 import { Libvirt } from "./virsh";
 
-/** What all resources share; replaced in tests. */
+/** What a Guest needs from the outside; replaced in tests. */
 export interface World {
   libvirt(uri: string): Libvirt;
   clock: Clock;
@@ -24,7 +24,7 @@ export interface Target {
 /** The operations of one resource type, free of gRPC. Properties are plain values; secrets come unmarked. */
 export interface ResourceType {
   check(urn: string, olds: Props | undefined, news: Props): Failure[];
-  diff(target: Target, oldInputs: Props, olds: Props, news: Props): GuestDiff;
+  diff(target: Target, oldInputs: Props, olds: Props, news: Props): ResourceDiff;
   create(urn: string, news: Props, timeout: number, preview: boolean): Promise<{ id: string; properties: Props }>;
   update(target: Target, olds: Props, news: Props, timeout: number, preview: boolean): Promise<Props>;
   /** Undefined when it is gone. */
@@ -59,7 +59,7 @@ export class GuestType implements ResourceType {
     return failures;
   }
 
-  diff({ urn }: Target, oldInputs: Props, olds: Props, news: Props): GuestDiff {
+  diff({ urn }: Target, oldInputs: Props, olds: Props, news: Props): ResourceDiff {
     const diff = diffGuest(oldInputs, news, olds);
     if (onlyDomainUnknown(diff, news)) this.replaced.set(urn, oldInputs);
     else this.tell(urn, news, diff.reasons);
@@ -123,4 +123,8 @@ export class GuestType implements ResourceType {
       warn: (message) => display().log("warning", urn, `${vm}: ${message}`),
     };
   }
+}
+
+function decode(props: Props): GuestInputs {
+  return readInputs("Guest", guestInputs, props);
 }

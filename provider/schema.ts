@@ -1,8 +1,10 @@
 import { z } from "zod";
-import { guestInputs } from "./inputs";
+import { guestInputs, seedInputs, seedSecrets } from "./inputs";
+
+type Outputs = Record<string, "string" | "boolean" | "number">;
 
 /** What the guest reports; `imageId` and `persistBytes` share the name of the input that asks for them. */
-const reported: Record<string, "string" | "boolean" | "number"> = {
+const reported: Outputs = {
   state: "string",
   healthy: "boolean",
   imageId: "string",
@@ -15,25 +17,35 @@ const reported: Record<string, "string" | "boolean" | "number"> = {
   persistBytes: "number",
 };
 
+/** What is known of a medium that was written. */
+const written: Outputs = { volumeId: "string", digest: "string", bytes: "number" };
+
 /** The package's Pulumi schema, made from the very checks that inputs pass. */
 export function pulumiSchema(version: string): string {
-  const json = z.toJSONSchema(guestInputs, { io: "input" });
-  const inputs: Record<string, object> = {};
-  for (const [name, property] of Object.entries(json.properties ?? {})) {
-    const type = typeof property === "object" ? property.type : undefined;
-    inputs[name] = { type: type ?? "string" };
-  }
-  const outputs = Object.fromEntries(Object.entries(reported).map(([name, type]) => [name, { type }]));
   return JSON.stringify({
     name: "nixvm",
     version,
     resources: {
-      "nixvm:index:Guest": {
-        inputProperties: inputs,
-        requiredInputs: json.required ?? [],
-        properties: { ...inputs, ...outputs },
-        required: json.required ?? [],
-      },
+      "nixvm:index:Guest": resource(guestInputs, reported),
+      "nixvm:index:SeedVolume": resource(seedInputs, written, seedSecrets),
     },
   });
+}
+
+function resource(schema: z.ZodObject, outputs: Outputs, secrets: readonly string[] = []): object {
+  const json = z.toJSONSchema(schema, { io: "input" });
+  const inputs: Record<string, object> = {};
+  for (const [name, property] of Object.entries(json.properties ?? {})) {
+    const type = typeof property === "object" ? property.type : undefined;
+    inputs[name] = { type: type ?? "string", ...(secrets.includes(name) ? { secret: true } : {}) };
+  }
+  const types = Object.fromEntries(Object.entries(outputs).map(([name, type]) => [name, { type }]));
+  const kept = Object.fromEntries(Object.entries(inputs).filter(([name]) => !secrets.includes(name)));
+  const required = json.required ?? [];
+  return {
+    inputProperties: inputs,
+    requiredInputs: required,
+    properties: { ...kept, ...types },
+    required: required.filter((name) => name in kept),
+  };
 }

@@ -6,7 +6,7 @@ import { Status } from "@pulumi/pulumi/proto/status_pb";
 import { Any } from "google-protobuf/google/protobuf/any_pb";
 import { Empty } from "google-protobuf/google/protobuf/empty_pb";
 import { JavaScriptValue, Struct } from "google-protobuf/google/protobuf/struct_pb";
-import { GuestDiff } from "./diff";
+import { ResourceDiff } from "./diff";
 import { Props } from "./inputs";
 import { InitFailed } from "./lifecycle";
 import { ResourceType } from "./resources";
@@ -121,13 +121,13 @@ function struct(value: Props): Struct {
   return Struct.fromJavaScript(Object.fromEntries(entries) as Record<string, JavaScriptValue>);
 }
 
-function diffResponse(diff: GuestDiff): pb.DiffResponse {
+function diffResponse(diff: ResourceDiff): pb.DiffResponse {
   const response = new pb.DiffResponse();
   const { DIFF_SOME, DIFF_NONE } = pb.DiffResponse.DiffChanges;
   const all = [...diff.replaces, ...diff.updates, ...diff.drift];
   response.setChanges(all.length > 0 ? DIFF_SOME : DIFF_NONE);
   response.setReplacesList(diff.replaces);
-  // Two guests cannot run on one domain, so the old one stops first.
+  // Two guests cannot run on one domain, nor two media have one name: the old one goes first.
   response.setDeletebeforereplace(diff.replaces.length > 0);
   response.setDiffsList([...new Set(all)]);
   response.setHasdetaileddiff(true);

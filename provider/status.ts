@@ -14,6 +14,7 @@ const record = z.looseObject({
     .looseObject({ state: z.string(), sizeBytes: z.number().default(0), reason: z.string().default("") })
     .optional(),
   seed: z.looseObject({ state: z.string(), digest: z.string().default(""), reason: z.string().default("") }).optional(),
+  update: z.looseObject({ state: z.string(), staged: z.string().default("") }).optional(),
   sshHostKey: z.string().default(""),
   rebootPending: z.boolean().default(false),
 });

@@ -18,7 +18,7 @@ export class LibvirtError extends Error {
 }
 
 /**
- * All that the provider wants from libvirt. Domains are named by UUID only: a domain that merely carries our name can
+ * All that a Guest wants from libvirt. Domains are named by UUID only: a domain that merely carries our name can
  * then never be stopped by mistake.
  */
 export interface Libvirt {
@@ -130,11 +130,16 @@ export class Virsh implements Libvirt {
     return this.call("dumpxml", uuid);
   }
 
-  private async call(...args: string[]): Promise<string> {
-    const result = await this.run("virsh", ["-q", "-c", this.uri, ...args], callMs);
-    if (result.code === 0) return result.stdout;
-    throw virshError(this.uri, args[0] ?? "", result.failure, result.stderr);
+  private call(...args: string[]): Promise<string> {
+    return callVirsh(this.run, this.uri, args);
   }
+}
+
+/** What virsh prints; rejects with a {@link LibvirtError}. */
+export async function callVirsh(run: Run, uri: string, args: readonly string[]): Promise<string> {
+  const result = await run("virsh", ["-q", "-c", uri, ...args], callMs);
+  if (result.code === 0) return result.stdout;
+  throw virshError(uri, args[0] ?? "", result.failure, result.stderr);
 }
 
 /** One line that says what failed where; shared with the preflight so that both speak alike. */

@@ -1,9 +1,11 @@
+import { spawnSync } from "node:child_process";
 import {
   chmodSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
+  readdirSync,
   realpathSync,
   rmSync,
   writeFileSync,
@@ -269,4 +271,25 @@ describe("Guest under the real engine", () => {
     const outcome = await up();
     expect(outcome.lines.join("\n")).toContain(`web: libvirt at qemu:///system has no domain with UUID ${uuid}`);
   });
+});
+
+it("leaves nothing of a seed behind when it exits in the midst of it, as it does without its engine", () => {
+  const tmp = join(home, "tmp");
+  mkdirSync(tmp);
+  const code = `
+    const { withMedium } = require("./medium");
+    const { run } = require("./run");
+    const { readdirSync } = require("node:fs");
+    withMedium({ userData: "u", metaData: "m", networkConfig: "n" }, run, ({ folder }) => {
+      console.log(readdirSync(folder).sort().join(" "));
+      process.exit(1);
+    });`;
+  const options = {
+    cwd: join(root, "bin", "provider"),
+    env: { ...process.env, TMPDIR: tmp },
+    encoding: "utf8",
+  } as const;
+  const { status, stdout } = spawnSync(process.execPath, ["-e", code], options);
+  expect([status, stdout]).toEqual([1, "meta-data network-config seed.iso user-data\n"]);
+  expect(readdirSync(tmp)).toEqual([]);
 });

@@ -183,8 +183,16 @@ describe("preview", () => {
   });
 });
 
-it("describes exactly the inputs that are checked", () => {
-  const schema = JSON.parse(pulumiSchema("1.2.3")) as { resources: Record<string, { inputProperties: object }> };
-  const properties = Object.keys(schema.resources["nixvm:index:Guest"]!.inputProperties);
+it("describes exactly the inputs that are checked, and says which are secret", () => {
+  type Described = Record<string, { inputProperties: Record<string, { secret?: boolean }>; properties: object }>;
+  const { resources } = JSON.parse(pulumiSchema("1.2.3")) as { resources: Described };
+  const properties = Object.keys(resources["nixvm:index:Guest"]!.inputProperties);
   expect(properties.sort()).toEqual([...new Set([...Object.keys(inputs), "consoleLog", "seedPath"])].sort());
+  const seed = resources["nixvm:index:SeedVolume"]!;
+  const secret = Object.entries(seed.inputProperties).map(([name, property]) => [name, property.secret === true]);
+  expect(Object.fromEntries(secret)).toEqual({
+    ...{ uri: false, pool: false, name: false },
+    ...{ userData: true, metaData: true, networkConfig: true },
+  });
+  expect(Object.keys(seed.properties).sort()).toEqual(["bytes", "digest", "name", "pool", "uri", "volumeId"]);
 });

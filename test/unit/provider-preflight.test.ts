@@ -1,11 +1,16 @@
-import { createServer } from "node:net";
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
+import { transformFileSync } from "@swc/core";
+import { planFleet } from "../../components/plan";
+import { poolWarnings } from "../../provider/pool";
 import { preflight, PreflightHost, PreflightVm } from "../../provider/preflight";
 import { Probes, realProbes } from "../../provider/probes";
 import { RunResult } from "../../provider/run";
 import { UUID } from "./provider-fake";
+import { evaluate, root } from "./tools-support";
 
 const host: PreflightHost = {
   name: "local",
@@ -147,13 +152,6 @@ it.each<[string, Partial<PreflightHost>, Probes, string, RegExp]>([
     /too little space: 1 TiB are free, 2 TiB are needed/,
   ],
   [
-    "scratch in memory",
-    { scratch: true },
-    machine({}, { space: async () => ({ freeBytes: 1, inMemory: true }) }),
-    "hosts.local.pool.path",
-    /lies in memory/,
-  ],
-  [
     "a port that is taken",
     {},
     machine({ list: { stdout: "" } }, { portFree: async () => false }),
@@ -206,11 +204,6 @@ it.each<[string, Partial<PreflightHost>, Probes]>([
     machine({}, { isRoot: () => false, writable: async () => false }),
   ],
   ["a port held by our own running guest", {}, machine({}, { portFree: async () => false })],
-  [
-    "scratch in memory on purpose",
-    { scratch: true },
-    machine({}, { space: async () => ({ freeBytes: 1, inMemory: true }), env: { CCVM_SCRATCH_ALLOW_TMPFS: "1" } }),
-  ],
 ])("does not mind %s", async (_name, change, probes) => {
   expect(await preflight([{ ...host, ...change }], [vm], probes)).toEqual([]);
 });
@@ -220,6 +213,105 @@ it("trusts a UUID more than a name", async () => {
   const foreign = { ...vm, uuid: "99999999-2222-4333-8444-555555555555" };
   expect(await preflight([host], [foreign], probes)).toHaveLength(1);
   expect(await preflight([host], [{ ...vm, uuid: UUID }], probes)).toEqual([]);
+});
+
+describe("where the pool of a scratch disk may be", () => {
+  const inMemory = (kind: "tmpfs" | "ramfs" | undefined, allow?: string): Probes =>
+    machine(
+      {},
+      {
+        space: async () => (kind ? { freeBytes: 2 ** 40, inMemory: kind } : { freeBytes: Infinity }),
+        env: allow === undefined ? {} : { CCVM_SCRATCH_ALLOW_TMPFS: allow },
+      },
+    );
+  const scratch = { ...host, scratch: true };
+
+  it.each(["tmpfs", "ramfs"] as const)("not on %s: refused before anything is made (E-37, E-41)", async (kind) => {
+    expect(await preflight([scratch], [], inMemory(kind))).toEqual([
+      {
+        path: "hosts.local.pool.path",
+        value: "/pool/nixvm",
+        message: `lies in memory (${kind}), where a scratch disk would use up the host's memory`,
+        allowed: "a folder on a disk; or CCVM_SCRATCH_ALLOW_TMPFS=1, if that is meant",
+      },
+    ]);
+    expect(await poolWarnings([scratch], inMemory(kind))).toEqual([]);
+  });
+
+  it("there all the same with CCVM_SCRATCH_ALLOW_TMPFS=1, and with a warning (E-38)", async () => {
+    expect(await preflight([scratch], [], inMemory("tmpfs", "1"))).toEqual([]);
+    expect(await poolWarnings([scratch], inMemory("tmpfs", "1"))).toMatchObject([
+      {
+        path: "hosts.local.pool.path",
+        message: expect.stringMatching(/in memory \(tmpfs\), and .* allows it/) as string,
+      },
+    ]);
+  });
+
+  it.each(["0", "", "yes", "true", "01", "1 ", "11"])("not with %j for it (E-39)", async (value) => {
+    expect(await preflight([scratch], [], inMemory("tmpfs", value))).toHaveLength(1);
+    expect(await poolWarnings([scratch], inMemory("tmpfs", value))).toEqual([]);
+  });
+
+  it("anywhere for VMs without one", async () => {
+    expect(await preflight([host], [], inMemory("tmpfs"))).toEqual([]);
+    expect(await poolWarnings([host], inMemory("tmpfs", "1"))).toEqual([]);
+    expect(await poolWarnings([scratch], machine())).toEqual([]);
+  });
+
+  it.each<[string, Partial<PreflightHost>, Probes]>([
+    ["on another machine", { uri: "qemu+ssh://host/system" }, inMemory("tmpfs")],
+    ["in a folder that this user cannot look at", {}, inMemory(undefined)],
+  ])("%s it is not looked at, and that is said", async (_name, change, probes) => {
+    expect(await preflight([{ ...scratch, ...change }], [], probes)).toEqual([]);
+    expect(await poolWarnings([{ ...scratch, ...change }], probes)).toMatchObject([
+      { path: "hosts.local.pool.path", message: expect.stringMatching(/cannot be seen from here/) as string },
+    ]);
+  });
+
+  it("is nothing to libvirt's test driver", async () => {
+    expect(await poolWarnings([{ ...scratch, uri: "test:///default" }], inMemory("tmpfs", "1"))).toEqual([]);
+  });
+
+  it("by default nowhere that is made for temporary files (E-40)", () => {
+    const env: NodeJS.ProcessEnv = {
+      ...process.env,
+      TMP: "/tmp/a",
+      TMPDIR: "/tmp/b",
+      LIBVIRT_DEFAULT_URI: "test:///default",
+    };
+    delete env["NIXVM_POOL_ROOT"];
+    const named = evaluate("libvirtd", "(await m.ensureHost({ root: input })).env.NIXVM_POOL_ROOT", root, { env });
+    expect(named).toBe("/var/lib/libvirt/images");
+    expect(evaluate("host-paths", "m.hostPaths(input).images", root, { env })).toBe(`${root}/.nixvm/libvirt/images`);
+    expect(planFleet({ hosts: { local: {} } }, { project: "nixvm", stack: "test", defaults: {} })).toMatchObject({
+      ok: false,
+      problems: [{ path: "hosts.local.pool.path", message: "is missing" }],
+    });
+  });
+
+  it("is found out of the file system that the path leads to (E-37, E-41)", () => {
+    // A namespace of its own, in which anybody may mount; so the probe runs in a Node process there, on what jest would have compiled.
+    const dir = mkdtempSync(join(tmpdir(), "nixvm pool "));
+    for (const name of ["probes", "run"]) {
+      const { code } = transformFileSync(resolve(__dirname, `../../provider/${name}.ts`), {
+        jsc: { target: "es2022", parser: { syntax: "typescript" } },
+        module: { type: "commonjs" },
+      });
+      writeFileSync(join(dir, `${name}.js`), code);
+    }
+    const script = `cd "$1" && mkdir tmpfs ramfs disk && mount -t tmpfs t tmpfs && mount -t ramfs r ramfs || exit 1
+      mkdir tmpfs/pool && ln -s tmpfs/pool link && ln -s "$PWD/ramfs" far
+      for folder in tmpfs link ramfs far disk; do
+        "$2" -e 'require("./probes.js").realProbes.space(process.argv[1]).then((s) => console.log(s.inMemory))' "$folder"
+      done`;
+    const { stdout, stderr } = spawnSync("unshare", ["-rm", "sh", "-c", script, "-", dir, process.execPath], {
+      encoding: "utf8",
+    });
+    rmSync(dir, { recursive: true });
+    expect(stderr).toBe("");
+    expect(stdout.split("\n")).toEqual(["tmpfs", "tmpfs", "ramfs", "ramfs", "false", ""]);
+  });
 });
 
 describe("the real machine", () => {

@@ -1,0 +1,65 @@
+import { rmSync } from "node:fs";
+import { mkdtemp, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { SeedFiles } from "../components/plan/seed";
+import { Run } from "./run";
+
+/** The label by which cloud-init and our guests know a seed. */
+const label = "cidata";
+/** From here an ISO image describes itself: what comes before is for boot loaders, and empty. */
+const descriptor = 16 * 2048;
+/** Bytes at the start of an ISO image that hold its label. */
+export const headBytes = descriptor + 2048;
+
+/** An ISO image in a folder that nobody else can read. */
+export interface Medium {
+  file: string;
+  bytes: number;
+  /** For what else is to be gone afterwards. */
+  folder: string;
+}
+
+const folders = new Set<string>();
+const remove = (folder: string): void => {
+  rmSync(folder, { recursive: true, force: true });
+  folders.delete(folder);
+};
+// Without its engine the provider exits in the midst of what it does (main.ts).
+process.once("exit", () => folders.forEach(remove));
+
+/** Makes the ISO image of a seed for as long as `use` takes; nothing of it is left then, whatever happened. */
+export async function withMedium<T>(files: SeedFiles, run: Run, use: (medium: Medium) => Promise<T>): Promise<T> {
+  // mkdtemp makes folders of mode 0700.
+  const folder = await mkdtemp(join(tmpdir(), "nixvm-seed-"));
+  folders.add(folder);
+  try {
+    // Secrets go into files, since everybody on this machine can read the arguments of a process.
+    const sources = await Promise.all(
+      [
+        ["user-data", files.userData] as const,
+        ["meta-data", files.metaData] as const,
+        ["network-config", files.networkConfig] as const,
+      ].map(async ([name, text]) => {
+        const source = join(folder, name);
+        await writeFile(source, text, { mode: 0o600 });
+        return source;
+      }),
+    );
+    const file = join(folder, "seed.iso");
+    const args = ["-quiet", "-output", file, "-volid", label, "-joliet", "-rock", ...sources];
+    const { code, failure, stderr } = await run("mkisofs", args, 60_000);
+    if (failure === "missing") throw new Error("mkisofs is not on PATH; install the package genisoimage");
+    if (code !== 0) throw new Error(`mkisofs could not make the medium: ${failure ?? ""} ${stderr.trim()}`);
+    return await use({ file, bytes: (await stat(file)).size, folder });
+  } finally {
+    remove(folder);
+  }
+}
+
+/** Whether a volume holds a seed, or the start of one whose upload was broken off. `head` is its first {@link headBytes}. */
+export function isSeed(head: Buffer, bytes: number): boolean {
+  const text = (from: number, to: number): string => head.toString("latin1", descriptor + from, descriptor + to);
+  if (text(1, 6) === "CD001" && text(40, 72).trimEnd() === label) return true;
+  return bytes < headBytes && head.every((byte) => byte === 0);
+}
