@@ -25,7 +25,8 @@ export const PACKAGES = {
   zstd: ["zstd"],
   lz4: ["lz4"],
   cpio: ["cpio"],
-  jq: ["jq"],
+  "cryptsetup-bin": ["cryptsetup"],
+  kmod: ["depmod"],
   "systemd-boot-efi": ["/usr/lib/systemd/boot/efi/linuxx64.efi.stub"],
   // A dynamic busybox has the same path: only dpkg's list tells the static one.
   "busybox-static": ["busybox", "/var/lib/dpkg/info/busybox-static.list"],

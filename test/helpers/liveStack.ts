@@ -2,8 +2,8 @@ import { execFileSync, spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
-import { type EngineEvent, LocalWorkspace, type Stack } from "@pulumi/pulumi/automation";
-import program from "../../index";
+import { type EngineEvent, LocalWorkspace, type PulumiFn, type Stack } from "@pulumi/pulumi/automation";
+import wholeProgram from "../../index";
 import type { VmSummary } from "../../components/VirtualMachine";
 import { LiveVm } from "../../cli/guests";
 
@@ -21,7 +21,7 @@ export interface Operation {
 export const ROOT = path.resolve(__dirname, "..", "..");
 export const IMAGES = path.join(ROOT, ".nixvm", "images");
 
-/** A stack of the real program on the real engine and a real libvirt, with a state and a pool of its own. */
+/** A stack of the real program, or of a part of it, on the real engine and a real libvirt, with a state and a pool of its own. */
 export class LiveStack {
   private constructor(
     readonly dir: string,
@@ -30,7 +30,7 @@ export class LiveStack {
   ) {}
 
   /** `name` must differ between the tests that run on one host. */
-  static async make(name: string): Promise<LiveStack> {
+  static async make(name: string, program: PulumiFn = wholeProgram): Promise<LiveStack> {
     // A space in the path, on purpose.
     const dir = fs.mkdtempSync(path.join(os.tmpdir(), "nixvm live "));
     const state = path.join(dir, "state");
@@ -66,14 +66,14 @@ export class LiveStack {
     return this.run(options.onEvent, (watch) =>
       this.stack.up({
         ...watch,
-        ...refreshing(options.refresh),
+        ...(options.refresh === undefined ? {} : { refresh: options.refresh }),
         ...(options.signal === undefined ? {} : { signal: options.signal }),
       }),
     );
   }
 
   preview(options: { refresh?: boolean; expectNoChanges?: boolean } = {}): Promise<Operation> {
-    return this.run(undefined, (watch) => this.stack.preview({ ...watch, ...options, ...refreshing(options.refresh) }));
+    return this.run(undefined, (watch) => this.stack.preview({ ...watch, ...options }));
   }
 
   /** `pulumi destroy` as somebody would type it, with the preview that Automation API leaves out. */
@@ -141,11 +141,6 @@ export class LiveStack {
     }
     return result;
   }
-}
-
-/** One read at a time: concurrent ones have been seen to hang in the libvirt provider (docs/decisions/0008). */
-function refreshing(refresh: boolean | undefined): { refresh?: boolean; parallel?: number } {
-  return refresh ? { refresh, parallel: 1 } : {};
 }
 
 /** Runs virsh on the libvirt under test. */

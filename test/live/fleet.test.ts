@@ -3,38 +3,16 @@ import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import type { Identity } from "../../cli/guests";
+import { newKey, ssh } from "../helpers/guest";
 import { IMAGES, LiveStack, type Operation, virsh } from "../helpers/liveStack";
 
 // The main job on real guests, told in one go: each test goes on from where the one before it left the fleet, because a
 // boot costs more than everything else here.
 jest.setTimeout(15 * 60_000);
 
-const MINUTE = 60_000;
 let stack: LiveStack;
 let config: Record<string, any>;
 const before: Record<string, { identity: Identity; marker: string }> = {};
-
-function newKey(name: string): { file: string; publicKey: string } {
-  const file = path.join(stack.dir, name);
-  execFileSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", name, "-f", file]);
-  return { file, publicKey: fs.readFileSync(`${file}.pub`, "utf8").trim() };
-}
-
-/** Runs a command over SSH the way a user would; the exit code of ssh is in the result. */
-function ssh(port: number, account: string, key: string, command: string): { code: number; out: string } {
-  const options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes", "ConnectTimeout=20"];
-  const args = [...options.flatMap((o) => ["-o", o]), "-o", "IdentitiesOnly=yes", "-i", key, "-p", `${port}`];
-  try {
-    const out = execFileSync("ssh", [...args, `${account}@127.0.0.1`, command], {
-      encoding: "utf8",
-      stdio: ["ignore", "pipe", "pipe"],
-      timeout: 2 * MINUTE,
-    });
-    return { code: 0, out };
-  } catch (error) {
-    return { code: (error as { status: number | null }).status ?? -1, out: "" };
-  }
-}
 
 const bootId = async (vm: string): Promise<string> => (await (await stack.vm(vm)).status()).bootId;
 const poolDir = (): string => path.join(process.env.NIXVM_POOL_ROOT ?? "", "nixvm-live");
@@ -48,7 +26,7 @@ async function useImage(image: string): Promise<void> {
 
 beforeAll(async () => {
   stack = await LiveStack.make("live");
-  const key = newKey("admin");
+  const key = newKey(stack.dir, "admin");
   config = {
     images: { os: { path: path.join(IMAGES, "reference-v1.qcow2") } },
     rollout: { gateTimeout: "8m", stopTimeout: "2m" },
@@ -74,7 +52,7 @@ afterAll(async () => {
   expect(fs.existsSync(poolDir())).toBe(false);
 });
 
-test("up makes two healthy VMs on one base image", async () => {
+test("up makes two healthy VMs on one base image (T-2, T-5, T-90)", async () => {
   const up = await stack.up();
   expect(up.error).toBe("");
   for (const [name, vm] of await stack.vms()) {
@@ -109,18 +87,34 @@ test("the root is read-only, state is under /var, and mounts are as the template
   expect(await vm.exec("findmnt -no SOURCE /home")).toContain("[/home]");
   expect(await vm.exec("findmnt -no OPTIONS /boot")).toMatch(/^ro\b/);
   expect(await vm.exec("findmnt -no FSTYPE /tmp")).toBe("tmpfs\n");
+  // Whatever disk can be written to is the one at /var.
+  const disks = (await vm.exec("findmnt -rno SOURCE,OPTIONS"))
+    .split("\n")
+    .filter((line) => /^\/dev\/\S+ rw\b/.test(line));
+  const data = (await vm.exec("findmnt -no SOURCE /var")).trim();
+  expect(new Set(disks.map((line) => line.replace(/[[ ].*/, "")))).toEqual(new Set([data]));
   expect(await vm.exec("test -d /sys/firmware/efi && echo uefi")).toBe("uefi\n");
   expect(await vm.exec("ls /dev/disk/by-id/virtio-boot /dev/disk/by-id/virtio-persist | wc -l")).toBe("2\n");
 });
 
-test("keys open both accounts, only admin has sudo, root and passwords are refused (T-96, T-109 to T-112, T-116)", () => {
+test("keys open both accounts, only admin has sudo, root and passwords are refused (T-96, T-97, T-109 to T-112, T-116)", async () => {
   const key = path.join(stack.dir, "admin");
-  expect(ssh(23202, "admin", key, "sudo -n id -u")).toEqual({ code: 0, out: "0\n" });
+  expect(ssh(23202, "admin", key, "sudo -n id -u")).toMatchObject({ code: 0, out: "0\n" });
   expect(ssh(23202, "user", key, "id -un; sudo -n true 2>/dev/null || echo no sudo").out).toBe("user\nno sudo\n");
   expect(ssh(23202, "root", key, "true").code).toBe(255);
+  // What the server names here is all that it offers.
+  for (const account of ["admin", "user", "root"]) {
+    expect(ssh(23202, account, "/dev/null", "true")).toMatchObject({
+      code: 255,
+      err: expect.stringContaining("denied (publickey)"),
+    });
+  }
+  const vm = await stack.vm("web");
+  const passwords = (await vm.exec("cut -d: -f2 /etc/shadow")).trim().split("\n");
+  expect(passwords.filter((password) => !/^[!*]/.test(password))).toEqual([]);
 });
 
-test("secrets are not in the state, and guests cannot tell each other's identity (T-26, G-5)", async () => {
+test("secrets are not in the state, and guests cannot tell each other's identity (T-26, V-67, G-5)", async () => {
   const key = (JSON.parse(stack.stateText()) as { checkpoint: { latest: { resources: any[] } } }).checkpoint.latest
     .resources;
   expect(key.length).toBeGreaterThan(20);
@@ -134,7 +128,7 @@ test("secrets are not in the state, and guests cannot tell each other's identity
 
 test("a changed seed is applied live: a new key works, a removed key is a revoked key (T-108)", async () => {
   const boot = await bootId("web");
-  const fresh = newKey("fresh");
+  const fresh = newKey(stack.dir, "fresh");
   const old = config.defaults.userKeys;
   config.defaults.userKeys = [fresh.publicKey];
   await stack.configure(config);
@@ -173,7 +167,7 @@ test("the persistent volume grows in place, live, with its file system; shrinkin
   await stack.configure(config);
 });
 
-test("an upgrade stops cleanly, goes one VM at a time, keeps data and identity, and removes the old base last", async () => {
+test("an upgrade stops cleanly, goes one VM at a time, keeps data and identity, and removes the old base last (T-6, T-41 to T-43, T-48, T-49)", async () => {
   for (const [name, vm] of await stack.vms()) {
     const marker = `${name}-${Date.now()}`;
     await vm.exec(`echo ${marker} | tee /var/lib/marker /home/marker /var/log/marker >/dev/null; sync`);
@@ -192,7 +186,7 @@ test("an upgrade stops cleanly, goes one VM at a time, keeps data and identity, 
   expectUpgradeOrder(up.steps);
   for (const [name, vm] of await stack.vms()) {
     const was = before[name];
-    expect(await vm.status()).toMatchObject({ healthy: true, imageVersion: "v2" });
+    expect(await vm.status()).toMatchObject({ healthy: true, imageVersion: "v2", hostname: name });
     expect(await vm.identity()).toEqual(was?.identity);
     expect(await vm.exec("cat /var/lib/marker /home/marker /var/log/marker")).toBe(`${was?.marker}\n`.repeat(3));
     // Stopped by its own shutdown, not by a pulled plug: systemd says so in the journal of the boot before.
@@ -238,7 +232,7 @@ function expectUpgradeOrder(steps: string[]): void {
   expect(at(/^delete .*Volume base-/)).toBeGreaterThan(lastGate);
 }
 
-test("an image that never gets healthy stops the rollout; the next VM is untouched; going back works (good, bad, good)", async () => {
+test("an image that never gets healthy stops the rollout; the next VM is untouched; going back works (good, bad, good) (T-16, T-47)", async () => {
   const webBoot = await bootId("web");
   await useImage("broken");
   const bad = await stack.up();

@@ -1,6 +1,6 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
-import ts from "typescript";
+import { titlesOf } from "../helpers/titles";
 
 const ROOT = path.resolve(__dirname, "..", "..");
 const TOP = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"];
@@ -60,35 +60,6 @@ function unknownCommands(text: string, scripts: ReadonlySet<string>): string[] {
   return [...run, ...short].filter((name) => !scripts.has(name));
 }
 
-/** Titles of a test file: of calls of describe, test and it, and of rows, whose first text stands for `%s` in a title. */
-function titlesOf(file: string): string[] {
-  const titles: string[] = [];
-  const source = ts.createSourceFile(file, read(file), ts.ScriptTarget.ES2022);
-  const textOf = (node: ts.Node | undefined): string | undefined =>
-    node && ts.isStringLiteralLike(node) ? node.text : undefined;
-  /** The first name of `test.each(rows)`, `describe.each<T>(rows)` and so on. */
-  const rootOf = (node: ts.Expression): string => {
-    if (ts.isIdentifier(node)) {
-      return node.text;
-    }
-    return ts.isCallExpression(node) || ts.isPropertyAccessExpression(node) ? rootOf(node.expression) : "";
-  };
-  const visit = (node: ts.Node): void => {
-    const title =
-      ts.isCallExpression(node) && /^(describe|test|it)$/.test(rootOf(node.expression))
-        ? textOf(node.arguments[0])
-        : ts.isArrayLiteralExpression(node)
-          ? textOf(node.elements[0])
-          : undefined;
-    if (title !== undefined) {
-      titles.push(title);
-    }
-    ts.forEachChild(node, visit);
-  };
-  visit(source);
-  return titles;
-}
-
 const PROMISE = /^- \[[a-z -]+\] .*\.(?: \([^)]+\))? — test: "([^"]+)" "([^"]+)"$/;
 
 /** Promises of a specification that no test stands for. `titles` tells the test titles of a file, undefined without one. */
@@ -117,7 +88,7 @@ describe("the specification", () => {
     if (!file.startsWith("test/") || !file.endsWith(".test.ts") || !exists(file)) {
       return undefined;
     }
-    const found = known.get(file) ?? titlesOf(file);
+    const found = known.get(file) ?? titlesOf(read(file)).map(({ title }) => title);
     known.set(file, found);
     return found;
   };
@@ -138,7 +109,7 @@ describe("the specification", () => {
   test.each([
     ["- [a] It holds.", "not of the form"],
     ['- [a] It holds. — test: "test/unit/none.test.ts" "x"', "no test file"],
-    ['- [a] It holds. (T-1) — test: "test/unit/event-log.test.ts" "flies to the moon"', "no test"],
+    ['- [a] It holds. (X-1) — test: "test/unit/event-log.test.ts" "flies to the moon"', "no test"],
     ['- [a] It holds. — test: "package.json" "name"', "no test file"],
   ])("a promise without proof is found: %s", (line, problem) => {
     expect(unprovenPromises(line, titles)).toEqual([expect.stringContaining(problem)]);
