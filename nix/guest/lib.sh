@@ -72,8 +72,13 @@ size_of() {
     stat -c %s "$1"
     return
   fi
-  read -r sectors < "$NIXVM_SYS/class/block/${1##*/}/size"
-  echo $((sectors * 512))
+  # A device below /dev/mapper has another name there.
+  if [ -r "$NIXVM_SYS/class/block/${1##*/}/size" ]; then
+    read -r sectors < "$NIXVM_SYS/class/block/${1##*/}/size"
+    echo $((sectors * 512))
+  else
+    blockdev --getsize64 "$1"
+  fi
 }
 
 # The record is renewed after each change, once there is one; while the system starts, the unit of its own writes it last.

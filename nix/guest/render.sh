@@ -63,7 +63,7 @@ with_stored_hashes() {
     stored=$(first_line "$passwords/$name")
     case $stored in
       '' | *[:\ ]* | *"$TAB"*) say "the password file of $name holds no crypt(3) hash, password logins stay locked" ;;
-      [$!*]*) extra="${extra}storedHash$TAB$name$TAB$stored$LF" ;;
+      [\$!*]*) extra="${extra}storedHash$TAB$name$TAB$stored$LF" ;;
       *) say "the password file of $name holds no crypt(3) hash, password logins stay locked" ;;
     esac
   done < "$plan"

@@ -29,13 +29,16 @@ export function ssh(
   return { code: result.status ?? -1, out: result.stdout, err: result.stderr };
 }
 
-/** Restarts a guest from inside (or takes one that was just started) and gives the record of its new boot, healthy or not. */
+/**
+ * Stops a guest cleanly and starts it (or takes one that was just started); gives the record of its new boot, healthy or not. Not a
+ * reboot from inside: after a warm reset the emulated firmware needs minutes to read the kernel again.
+ */
 export async function reboot(vm: LiveVm, how: "restart" | "started" = "restart"): Promise<StatusRecord> {
   const never = new AbortController().signal;
   let before = "";
   if (how === "restart") {
     before = (await vm.status()).bootId;
-    await vm.exec("systemctl --no-block reboot");
+    await vm.restartPlainly();
   }
   const until = Date.now() + 10 * 60_000;
   for (;;) {

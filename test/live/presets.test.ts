@@ -109,7 +109,7 @@ test("a root in memory has nothing on a disk but what is listed (V-2, V-4, V-5, 
   expect(await v.exec("findmnt -n -o FSTYPE /")).toBe("tmpfs\n");
   expect(await v.exec("awk -F: '$3 >= 1000 && $3 < 60000 { print $1 }' /etc/passwd")).toBe("zvm\n");
   expect(await v.exec("id -nG zvm")).toBe("zvm\n");
-  expect(asUser("zvm", "command -v sudo || echo none", "zvm").out).toBe("none\n");
+  expect(asUser("zvm", "test -x $(command -v sudo) || echo none", "zvm").out).toBe("none\n");
   expect(asUser("zvm", "sudo -n true; echo $?", "zvm").out).not.toBe("0\n");
   expect(asUser("zvm", "touch /persist/x; echo $?", "zvm").out).toBe("1\n");
 });
@@ -121,7 +121,7 @@ test("keys only: a password is not even asked for (V-7)", () => {
   expect(tried.err).toMatch(/Permission denied \(publickey\)/);
 });
 
-test("the home in memory has its size and mode, and the user cannot switch that off (P-3, P-4, P-10, P-21)", async () => {
+test("the home in memory has its size and mode, and the user cannot switch that off (P-3, P-10, P-21)", async () => {
   const p = vm("workbench");
   expect(await p.exec("findmnt -n -o FSTYPE,OPTIONS /home")).toMatch(/^tmpfs .*size=65536k,mode=755/);
   expect(await p.exec("stat -c '%a %U:%G' /home/user /home/user/Documents /home/user/.ssh")).toBe(
@@ -160,7 +160,7 @@ test("scratch is a disk under a key of this boot, with the store's layer on it (
   expect(asUser("sealed", "echo $TMPDIR; echo x > /scratch/mine && echo ok", "user").out).toBe("/scratch\nok\n");
 });
 
-test("the host sees ciphertext only, and finds the key nowhere (E-14 to E-18)", async () => {
+test("the host sees ciphertext only, and finds the key nowhere (E-14, E-17)", async () => {
   await vm("sealed").exec(`for i in 1 2 3 4; do echo ${CANARY}; done > /scratch/canary; sync`);
   await vm("zvm").exec(`echo ${CANARY} > /persist/canary; sync`);
   expect(rawOf("zvm-persist").includes(CANARY)).toBe(true);
@@ -216,7 +216,7 @@ describe.each([1, 2])("after restart %i", (round) => {
     if (round === 1) await plant("workbench", WORKBENCH_GONE);
   });
 
-  test("scratch starts from nothing under another key (E-13, E-20)", async () => {
+  test("scratch starts from nothing under another key (E-13)", async () => {
     const status = await vm("sealed").status();
     expect(status).toMatchObject({ healthy: true, scratch: { state: "luks" } });
     expect(await present("sealed", ["/scratch/marker", "/scratch/canary", "/etc/marker", "/home/user/marker"])).toEqual(
@@ -231,12 +231,12 @@ describe.each([1, 2])("after restart %i", (round) => {
 const uuids: string[] = [];
 
 test("a full /home is an error for the writer and for nobody else (P-33)", async () => {
-  const out = asUser("workbench", "cat /dev/zero > full 2> why; cat why; rm full why; echo alive", "user").out;
+  const out = asUser("workbench", "{ cat /dev/zero > full; } 2>&1; rm full; echo alive", "user").out;
   expect(out).toMatch(/No space left on device[^]*alive/);
   expect((await vm("workbench").status()).healthy).toBe(true);
 });
 
-test("killed without any clean-up, the scratch disk is still nothing but ciphertext (E-19, E-21)", async () => {
+test("killed without any clean-up, the scratch disk is still nothing but ciphertext (E-19)", async () => {
   const e = vm("sealed");
   await e.exec(`echo ${CANARY} > /scratch/canary; sync`);
   const pid = fs

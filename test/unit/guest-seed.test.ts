@@ -261,6 +261,27 @@ describe("a seed with a fault changes nothing and is reported", () => {
   });
 });
 
+describe("a password file on the persistent disk", () => {
+  const hash = "$6$salt$" + "a".repeat(86);
+  const shadow = () => /^user:([^:]*):/m.exec(box.read("run/etc/shadow"))?.[1];
+  const place = (text: string) => box.write("var/lib/identity/passwords/user", text);
+
+  test("holds for an account that the seed gives no hash (V-19)", () => {
+    place(`${hash}\n`);
+    box.medium(seed());
+    boot();
+    expect(shadow()).toBe(hash);
+  });
+
+  test.each(["", "plain text", "$6$x:0:0", "secret"])("with %j leaves it locked (V-26)", (text) => {
+    place(`${text}\n`);
+    box.medium(seed());
+    boot();
+    expect(shadow()).toBe("!");
+    expect(box.state("seed")).toMatchObject({ state: "applied" });
+  });
+});
+
 describe("without a medium", () => {
   test("the copy of the last good seed holds, which is no fault", () => {
     const good = seed();
