@@ -1,16 +1,26 @@
-# Pure functions of the NixOS side. Only builtins, so that they can be evaluated and tested without nixpkgs.
+# Pure functions and facts of the NixOS side. Only builtins, so that they can be evaluated and tested without nixpkgs.
 rec {
   # Version of the guest contract these modules and scripts honour.
   contract = 1;
 
-  # Root modes that the contract knows, and those of them that can be built.
-  knownRootModes = [
+  rootModes = [
     "readonly"
     "tmpfs"
     "zfs-rollback"
     "persistent"
   ];
-  rootModes = [ "readonly" ];
+
+  # Where the Nix store of an image may be, by root mode; the first is the default (C-7).
+  stores = {
+    readonly = [ "image" ];
+    persistent = [ "image" ];
+    tmpfs = [
+      "overlay"
+      "image"
+      "partition"
+    ];
+    zfs-rollback = [ "dataset" ];
+  };
 
   # The name under which an image is known to a fleet; another closure is another image.
   imageId =
@@ -19,7 +29,7 @@ rec {
 
   # Content of /etc/nixvm/image.json and of the sidecar beside the image file.
   imageRecord =
-    { name, version, closure, modes ? rootModes }:
+    { name, version, closure, modes ? [ "readonly" ] }:
     {
       schema = 1;
       id = imageId { inherit name version closure; };
@@ -27,38 +37,23 @@ rec {
       rootModes = modes;
     };
 
+  # Where the image has its record. A root that is made anew has none of the image's own /etc; the store is there in
+  # every mode, and for a pool that may not open the record is copied to where it does not depend on it.
+  imageJson =
+    { rootMode, store }:
+    if rootMode == "zfs-rollback" then
+      "/run/nixvm/image.json"
+    else if store == "partition" then
+      "/nix/image.json"
+    else if rootMode == "tmpfs" then
+      "/nix/store/nixvm-image.json"
+    else
+      "/etc/nixvm/image.json";
+
   # /etc/nixvm/guest.env, read by the guest scripts. A value that is set already wins, as in the reference guest.
   guestEnv =
     values:
     builtins.concatStringsSep "" (map (name: ": \"\${${name}:=${values.${name}}}\"\n") (builtins.attrNames values));
-
-  # What a NixOS configuration has to be for these modules to keep the contract, as NixOS assertions. Each message names
-  # the option, its value and what is allowed.
-  demands =
-    { rootMode, userborn, sysusers, etcOverlay, systemdInitrd }:
-    let
-      off = option: value: why: {
-        assertion = !value;
-        message = "${option} is true, allowed with nixvm.enable is false: ${why}";
-      };
-    in
-    [
-      {
-        assertion = builtins.elem rootMode rootModes;
-        message =
-          "nixvm.rootMode is \"${rootMode}\", this release can build ${builtins.concatStringsSep ", " rootModes}; "
-          + "choose one of these, or a release that can build the other";
-      }
-      (off "services.userborn.enable" userborn "account files come from the seed")
-      (off "systemd.sysusers.enable" sysusers "account files come from the seed")
-      (off "system.etc.overlay.enable" etcOverlay "/etc is part of the root, which is closed before the system starts")
-      {
-        assertion = systemdInitrd;
-        message =
-          "boot.initrd.systemd.enable is false, allowed with nixvm.enable is true: "
-          + "units in the initrd take care of the seed and the persistent disk";
-      }
-    ];
 
   # The scripts and units below DIR (nix/guest), by name.
   guestFiles =
@@ -86,6 +81,17 @@ rec {
     "mkdir -p \"$out/lib/nixvm\" \"$out/lib/systemd/system\"\n"
     + builtins.concatStringsSep "" (map script files.scripts ++ map unit files.units);
 
+  # What the [Install] section of a unit's text says, which no package brings into effect on NixOS.
+  wantedBy =
+    text:
+    builtins.concatMap (
+      line:
+      let
+        targets = if builtins.isString line then builtins.match "WantedBy=(.*)" line else null;
+      in
+      if targets == null then [ ] else builtins.filter builtins.isString (builtins.split " +" (builtins.head targets))
+    ) (builtins.split "\n" text);
+
   # Files of /etc that differ between machines and come from the seed at each start. The first are links in the image
   # already. The others are made links in the initrd: the account files as NixOS writes them itself before the seed
   # takes them over, the machine id as the boot loader's installer fails where it finds a link that points nowhere.
@@ -102,16 +108,59 @@ rec {
   lateFiles = accountFiles ++ [ "machine-id" ];
   seedFile = name: "/run/nixvm/etc/${name}";
 
-  # What nix/guest/persist takes for granted when no seed says otherwise.
-  persist = {
-    label = "var";
-    mount = "/var";
+  # Label of the persistent volume when nothing names another; with ZFS the name of the pool (8.5).
+  persistLabel =
+    { mount, fs }:
+    if fs == "zfs" then
+      "rpool"
+    else if mount == "/var" then
+      "var"
+    else
+      "persist";
+
+  # Where nix/guest/lib.sh keeps the identity (8.5). In memory without a persistent volume.
+  identity =
+    mount:
+    let
+      lib = if mount == null then "/run/nixvm/kept" else "${mount}/lib";
+    in
+    if mount == "/persist" then
+      {
+        hostKey = "/persist/etc/ssh/ssh_host_ed25519_key";
+        passwords = "/persist/passwords";
+      }
+    else
+      {
+        hostKey = "${lib}/identity/ssh_host_ed25519_key";
+        passwords = "${lib}/identity/passwords";
+      };
+
+  # The seed's keys; those that a user keeps, at home or on the volume; those of the configuration (V-21, V-22).
+  keyFiles =
+    mount:
+    [
+      "/run/nixvm/ssh/%u"
+      ".ssh/authorized_keys"
+    ]
+    ++ (if mount == "/persist" then [ "/persist/home/%u/.ssh/authorized_keys" ] else [ ])
+    ++ [ "/etc/ssh/authorized_keys.d/%u" ];
+
+  # Datasets of the pool by mount point; `zfs open` of the guest scripts makes the same (Z-28 to Z-33).
+  datasets = pool: {
+    "/" = "${pool}/local/root";
+    "/nix" = "${pool}/local/nix";
+    "/boot" = "${pool}/local/boot";
+    "/home" = "${pool}/safe/home";
+    "/persist" = "${pool}/safe/persist";
   };
 
-  # File-system label of the root in the image.
+  # File-system label of the root in an image that is one file system, and partition label of a store that is a
+  # squashfs.
   rootLabel = "nixvm-root";
+  storeLabel = "nixvm-store";
 
-  # What the initrd has to load: the disks, and the CD-ROM with the seed on the q35 machine's SATA controller.
+  # What the initrd has to load: disks and network, and the CD-ROM with the seed on the q35 machine's SATA controller
+  # (Z-94).
   initrdModules = [
     "ahci"
     "sr_mod"
@@ -119,6 +168,7 @@ rec {
     "virtio_pci"
     "virtio_blk"
     "virtio_scsi"
+    "virtio_net"
     "ext4"
   ];
 }

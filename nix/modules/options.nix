@@ -1,24 +1,21 @@
+# What every module reads: the image and the scripts of the guest.
 { config, lib, pkgs, ... }:
 let
   nixvm = import ./lib.nix;
   inherit (lib) mkOption types;
 in
 {
+  imports = [
+    ./options-state.nix
+    ./options-access.nix
+  ];
+
   options.nixvm = {
     enable = mkOption {
       type = types.bool;
       default = false;
       example = true;
       description = "Whether this system is a nixvm guest. Without it nothing of these modules has any effect.";
-    };
-    rootMode = mkOption {
-      type = types.enum nixvm.knownRootModes;
-      default = "readonly";
-      example = "readonly";
-      description = ''
-        How / is made at each start. The seed of a machine has to ask for the same mode. This release builds `readonly`
-        and refuses the others.
-      '';
     };
     image = {
       name = mkOption {
@@ -33,37 +30,15 @@ in
         example = "2026-11";
         description = "Version that the status record shows; for people, as the id already tells two images apart.";
       };
-    };
-    persist = {
-      label = mkOption {
-        type = types.str;
-        readOnly = true;
-        default = nixvm.persist.label;
-        example = "var";
+      standalone = mkOption {
+        type = types.bool;
+        default = false;
+        example = true;
         description = ''
-          Label of the file system on the persistent disk while no seed names one (the stack file does). To be read by
-          other modules; the guest scripts hold the value.
+          Whether the image runs without nixvm on its host: then the persistent volume is a partition of its only disk. Such a
+          disk cannot be replaced by one with a new image without losing what is kept. Only with root mode `tmpfs`.
         '';
       };
-      mount = mkOption {
-        type = types.path;
-        readOnly = true;
-        default = nixvm.persist.mount;
-        example = "/var";
-        description = ''
-          Where the persistent disk is mounted; root mode `readonly` has /var only. To be read by other modules, which
-          put below it what has to outlive an upgrade.
-        '';
-      };
-    };
-    adminGroups = mkOption {
-      type = types.listOf types.str;
-      default = [ "wheel" ];
-      example = [
-        "wheel"
-        "systemd-journal"
-      ];
-      description = "Groups of every account that the seed gives the role admin. Members of wheel have sudo.";
     };
     guest = mkOption {
       type = types.package;
@@ -82,23 +57,21 @@ in
     guestTools = mkOption {
       type = types.listOf types.package;
       internal = true;
-      default = with pkgs; [
-        coreutils
-        diffutils
-        e2fsprogs
-        findutils
-        gawk
-        gnugrep
-        gnused
-        jq
-        kmod
-        nftables
-        openssh
-        config.systemd.package
-        util-linux
-      ];
+      default = [ ];
       defaultText = "the tools the scripts of nix/guest call";
-      description = "What is on the PATH of the guest scripts.";
+      description = "What is on the PATH of the guest scripts. Each module adds what its scripts need.";
+    };
+    facts = mkOption {
+      type = types.attrsOf types.anything;
+      internal = true;
+      readOnly = true;
+      default = {
+        identity = nixvm.identity config.nixvm.persist.mount;
+        host =
+          if (config.networking.hostName or "") != "" then config.networking.hostName else config.nixvm.image.name;
+      };
+      defaultText = "made from the other options";
+      description = "Values that several modules derive from the options.";
     };
   };
 }
