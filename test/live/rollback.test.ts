@@ -54,7 +54,7 @@ const KEPT =
   "/nix/marker /boot/marker /home/marker /persist/marker /home/admin/.config/sops/marker /home/admin/flake/marker".split(
     " ",
   );
-test("the pool and its datasets are as the page wants them (Z-15 to Z-20, Z-28 to Z-33, Z-37, Z-38, Z-50)", async () => {
+test("the pool and its datasets are as the page wants them (Z-6, Z-15 to Z-20, Z-28 to Z-33, Z-37, Z-38, Z-50)", async () => {
   expect(await z.exec("zpool get -H -o property,value ashift,autotrim rpool")).toBe("ashift\t12\nautotrim\ton\n");
   const wanted = "acltype,xattr,dnodesize,relatime,canmount,mountpoint,normalization,encryption";
   expect(await z.exec(`zfs get -H -o value ${wanted} rpool | tr '\\n' ' '`)).toBe(

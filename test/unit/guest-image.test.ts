@@ -128,7 +128,7 @@ test("an unknown variant is refused by name before anything is made", () => {
     env: { ...env, NIXVM_DIR: path.join(dir, "nixvm") },
   });
   expect(result.status).toBe(1);
-  expect(result.stderr).toMatch(/unknown variant 'v3'; use one of: v1 v2 broken/);
+  expect(result.stderr).toMatch(/unknown variant 'v3'; use one of: v1 v2 zfs1 zfs2 broken/);
 });
 
 test("no archive host is named in the builder", () => {

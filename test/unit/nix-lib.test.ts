@@ -119,7 +119,7 @@ function bash(script: string, ...args: string[]): { status: number | null; calls
     writeFileSync(path.join(bin, name), `#!/bin/sh\necho "${name} $*" >> "${tmp}/calls"\n`, { mode: 0o755 });
   writeFileSync(path.join(tmp, "calls"), "");
   const env = { ...process.env, PATH: `${bin}:${process.env["PATH"]}` };
-  const run = spawnSync("bash", ["-eu", "-c", script, "bash", ...args], { env, encoding: "utf8", cwd: tmp });
+  const run = spawnSync("bash", ["--norc", "-eu", "-c", script, "bash", ...args], { env, encoding: "utf8", cwd: tmp });
   return { status: run.status, calls: readFileSync(path.join(tmp, "calls"), "utf8"), stderr: run.stderr };
 }
 function write(name: string, content: string): void {
