@@ -164,7 +164,9 @@ async function boot(image, plain) {
       await sleep(100);
     }
   } catch (error) {
-    throw new Error(`${error.message}\n${readFileSync(join(dir, "console.log"), "utf8").slice(-2000)}`);
+    throw new Error(`${error.message}\n${readFileSync(join(dir, "console.log"), "utf8").slice(-2000)}`, {
+      cause: error,
+    });
   } finally {
     clearTimeout(limit);
     const ended = new Promise((resolve) => vm.once("exit", resolve));

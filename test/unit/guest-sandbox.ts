@@ -29,7 +29,7 @@ esac`,
   umount: `echo "umount $*" >> "$SANDBOX/calls"
 for last; do :; done
 if [ -L "$last" ]; then rm "$last"; else rm -rf "$last"/*; fi`,
-  mountpoint: "[ -L \"$2\" ]",
+  mountpoint: '[ -L "$2" ]',
   chown: "exit 0",
   sync: "exit 0",
   blkid: `for last; do :; done
