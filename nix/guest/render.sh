@@ -62,10 +62,15 @@ with_stored_hashes() {
     case $given in '' | -) ;; *) continue ;; esac
     stored=$(first_line "$passwords/$name")
     case $stored in
-      '' | *[:\ ]* | *"$TAB"*) say "the password file of $name holds no crypt(3) hash, password logins stay locked" ;;
-      [\$!*]*) extra="${extra}storedHash$TAB$name$TAB$stored$LF" ;;
-      *) say "the password file of $name holds no crypt(3) hash, password logins stay locked" ;;
+      *[:\ ]* | *"$TAB"*) stored='' ;;
+      [\$!*]*) ;;
+      *) stored='' ;;
     esac
+    if [ -n "$stored" ]; then
+      extra="${extra}storedHash$TAB$name$TAB$stored$LF"
+    else
+      say "the password file of $name holds no crypt(3) hash, password logins stay locked"
+    fi
   done < "$plan"
   if [ -z "$extra" ]; then return 0; fi
   # hashes and a key are in it
@@ -153,6 +158,8 @@ publish() {
     rm -f "$NIXVM_TIMER"
     changed="$changed timer"
   fi
+  # a private key may be in it
+  rm -rf "$next"
   printf '%s\n' "$changed" > "$NIXVM_RUN/changed"
   say "changed:${changed:- nothing}"
 }
