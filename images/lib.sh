@@ -35,4 +35,4 @@ digest_of() {
   } | sha256sum | cut -d' ' -f1
 }
 input_digest() { digest_of images nix/guest; }
-tree_digest() { digest_of images/rootfs images/hooks images/packages images/modules images/masked-units images/epoch; }
+tree_digest() { digest_of images/rootfs images/apt.sh images/hooks images/packages images/modules images/masked-units images/epoch; }

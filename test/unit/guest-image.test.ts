@@ -132,6 +132,6 @@ test("an unknown variant is refused by name before anything is made", () => {
 });
 
 test("no archive host is named in the builder", () => {
-  for (const file of ["build", "rootfs", "mkimage", "lib.sh", "hooks/customize"])
+  for (const file of ["build", "rootfs", "apt.sh", "zfs-modules", "mkimage", "lib.sh", "hooks/customize"])
     expect(readFileSync(path.join(images, file), "utf8")).not.toMatch(/https?:\/\//);
 });
