@@ -29,8 +29,9 @@ export class Fleet extends pulumi.ComponentResource {
     super("nixvm:index:Fleet", name, {}, opts);
     const { vms, prefix } = args.plan;
     // Made once; every identity is derived of it and of the VM's name, and of nothing that an upgrade changes (T-43).
-    const key = new random.RandomId(`${name}-key`, { byteLength: 32 }, { parent: this });
-    const fleetKey = pulumi.secret(key.hex);
+    // A password, as the id of any other random resource is its value, and ids are in the state in clear.
+    const key = new random.RandomPassword(`${name}-key`, { length: 64, special: false }, { parent: this });
+    const fleetKey = pulumi.secret(key.result).apply(plan.fleetKeyOf);
 
     const hosts = new Map(args.plan.hosts.map((h) => [h.name, this.host(h, vms)]));
     const hostOf = (host: string): HostResources => must(hosts.get(host), `host ${host}`);

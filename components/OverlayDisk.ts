@@ -1,6 +1,7 @@
 import * as libvirt from "@pulumi/libvirt";
 import * as pulumi from "@pulumi/pulumi";
 import * as random from "@pulumi/random";
+import { PRIVATE_VOLUME } from "./volumeXslt";
 
 /** Arguments of {@link OverlayDisk}. */
 export interface OverlayDiskArgs {
@@ -40,9 +41,10 @@ export class OverlayDisk extends pulumi.ComponentResource {
         pool: args.pool,
         baseVolumeId: args.baseVolumeId,
         format: "qcow2",
+        xml: PRIVATE_VOLUME,
       },
       // A refresh fills in the size, which the base image decides.
-      { parent: this, ignoreChanges: ["size"] },
+      { parent: this, ignoreChanges: ["size", "xml"] },
     );
     this.volumeId = volume.id;
     this.registerOutputs({ volumeId: this.volumeId });

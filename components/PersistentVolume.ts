@@ -1,5 +1,6 @@
 import * as libvirt from "@pulumi/libvirt";
 import * as pulumi from "@pulumi/pulumi";
+import { PRIVATE_VOLUME } from "./volumeXslt";
 
 /** Arguments of {@link PersistentVolume}. */
 export interface PersistentVolumeArgs {
@@ -28,13 +29,13 @@ export class PersistentVolume extends pulumi.ComponentResource {
     super("nixvm:index:PersistentVolume", name, {}, opts);
     const volume = new libvirt.Volume(
       `${name}-volume`,
-      { name: args.volumeName, pool: args.pool, size: args.sizeBytes, format: "qcow2" },
+      { name: args.volumeName, pool: args.pool, size: args.sizeBytes, format: "qcow2", xml: PRIVATE_VOLUME },
       {
         parent: this,
         protect: args.protect,
         retainOnDelete: args.retain,
         // Every field of a volume replaces it in this provider, and a replaced volume is lost data.
-        ignoreChanges: ["size", "format"],
+        ignoreChanges: ["size", "format", "xml"],
       },
     );
     this.volumeId = volume.id;

@@ -1,6 +1,7 @@
 import * as libvirt from "@pulumi/libvirt";
 import * as pulumi from "@pulumi/pulumi";
 import * as random from "@pulumi/random";
+import { PRIVATE_VOLUME } from "./volumeXslt";
 
 /** Arguments of {@link ScratchDisk}. */
 export interface ScratchDiskArgs {
@@ -32,8 +33,9 @@ export class ScratchDisk extends pulumi.ComponentResource {
         pool: args.pool,
         size: args.sizeBytes,
         format: "qcow2",
+        xml: PRIVATE_VOLUME,
       },
-      { parent: this },
+      { parent: this, ignoreChanges: ["xml"] },
     );
     this.volumeId = volume.id;
     this.registerOutputs({ volumeId: this.volumeId });

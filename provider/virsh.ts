@@ -122,7 +122,12 @@ export class Virsh implements Libvirt {
   async changeMedium(uuid: string, path: string): Promise<void> {
     // Out and in again: for a path that is the same libvirt would keep the old file open. Forced, because a guest that
     // has it mounted locks the drive.
-    await this.call("change-media", uuid, SEED_DRIVE, "--eject", "--live", "--force");
+    try {
+      await this.call("change-media", uuid, SEED_DRIVE, "--eject", "--live", "--force");
+    } catch (error) {
+      // Somebody has taken it out.
+      if (!(error instanceof LibvirtError) || !/doesn't have media/.test(error.message)) throw error;
+    }
     await this.call("change-media", uuid, SEED_DRIVE, path, "--insert", "--live");
   }
 

@@ -125,8 +125,8 @@ class VmCheck {
         reads,
         ["persist"],
         false,
-        "with rootMode tmpfs: SSH host key and machine-id change at every boot",
-        "a persistent volume keeps them",
+        "with rootMode tmpfs: the SSH host key changes at every boot",
+        "a persistent volume keeps it",
       );
     }
     if (rootMode === "persistent") {

@@ -1,4 +1,4 @@
-import { createHmac } from "node:crypto";
+import { createHash, createHmac } from "node:crypto";
 
 /** What makes a VM that VM. Made from the fleet's secret key and the VM's name only: no input from image or shape (T-43). */
 export interface Identity {
@@ -35,6 +35,9 @@ export function identityOf(key: string, vmName: string, overrides: IdentityOverr
     hostId: hostId === "00000000" ? "00000001" : hostId,
   };
 }
+
+/** The fleet's key of a random text. */
+export const fleetKeyOf = (text: string): string => createHash("sha256").update(text).digest("hex");
 
 /** 32 bytes that depend on the fleet's key, the purpose and the VM's name. Labels keep the purposes independent. */
 export function derive(key: string, purpose: string, vmName: string): Buffer {

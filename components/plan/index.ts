@@ -4,7 +4,7 @@ export { formatSize, GIB, MIB, parseMemory, parseSize } from "./size";
 export { formatDuration, parseDuration } from "./duration";
 export { formatIpv4, parseIpv4, parseSubnet, type Subnet } from "./network";
 export * from "./names";
-export { type Identity, type IdentityOverrides, identityOf } from "./identity";
+export { fleetKeyOf, type Identity, type IdentityOverrides, identityOf } from "./identity";
 export { type HostKey, hostKeyOf } from "./hostkey";
 export { type Config, configShape, configSchema } from "./model";
 export { type Preset, PRESETS, type RootMode, ROOT_MODES, type Store, type VmConfig } from "./model-vm";

@@ -15,6 +15,7 @@ if [ -r "${NIXVM_ENV:=$NIXVM_ROOT/etc/nixvm/guest.env}" ]; then . "$NIXVM_ENV"; 
 : "${NIXVM_SYS:=/sys}" "${NIXVM_PROC:=/proc}" "${NIXVM_DEV:=/dev}"
 : "${NIXVM_KMSG:=$NIXVM_DEV/kmsg}"                   # console and journal at once; anything not writable: standard error
 : "${NIXVM_NETWORKD:=/run/systemd/network}"
+: "${NIXVM_WANTS:=/run/systemd/system/multi-user.target.wants}"  # what this boot starts besides the units that always are
 : "${NIXVM_TIMER:=/run/systemd/system/nixvm-update.timer.d/seed.conf}"  # there in update mode pull only
 : "${NIXVM_ADMIN_GROUPS:=sudo}"                      # groups of an account of role admin, as far as the image has them
 : "${NIXVM_USER_GROUPS:=}"                           # the same for an account of role user
@@ -35,19 +36,22 @@ say() {
   fi
 }
 
-# State of one script, as "key<TAB>value" lines, replaced as a whole.
+# State of one script, as "key<TAB>value" lines, replaced as a whole. Before the system starts (NIXVM_EARLY) nobody else reads it, so it is
+# written in place: a rename is one more process.
 put_state() {
-  state_name=$1
+  state_file=$NIXVM_STATE/$1
   shift
   [ -d "$NIXVM_STATE" ] || mkdir -p "$NIXVM_STATE"
+  state_new=$state_file.new
+  if [ -n "${NIXVM_EARLY:-}" ]; then state_new=$state_file; fi
   while [ $# -gt 0 ]; do
     state_value=$2
     # one line a value, whatever a tool wrote into a reason
     case $state_value in *"$LF"*) state_value=$(printf '%s' "$state_value" | tr '\n' ' ') ;; esac
     printf '%s\t%s\n' "$1" "$state_value"
     shift 2
-  done > "$NIXVM_STATE/.$state_name.new"
-  mv "$NIXVM_STATE/.$state_name.new" "$NIXVM_STATE/$state_name"
+  done > "$state_new"
+  if [ "$state_new" != "$state_file" ]; then mv "$state_new" "$state_file"; fi
 }
 get_state() { plan_value "$NIXVM_STATE/$1" "$2"; }
 # The first line of a file, or nothing. Like all of this in the shell itself: each process costs a tenth of a second under emulation.

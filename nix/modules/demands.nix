@@ -120,7 +120,7 @@ in
   ];
   warnings =
     warn (rootMode == "tmpfs" && mount == null)
-      "nixvm.persist.mount is null with ${mode}: SSH host key and machine id are new at every start"
+      "nixvm.persist.mount is null with ${mode}: the SSH host key is new at every start"
     ++ warn (scratch && rootMode == "persistent")
       "nixvm.scratch.enable is true, but ${mode} writes in clear: secrets may still end up on a disk"
     ++ warn (scratch && rootMode != "persistent" && home == "persistent")

@@ -10,6 +10,7 @@ export interface Registered {
   retainondelete: boolean;
   deletebeforereplace: boolean;
   replaceonchangesList: string[];
+  additionalsecretoutputsList: string[];
   ignorechangesList: string[];
   dependenciesList: string[];
   propertydependenciesMap: [string, { urnsList: string[] }][];
@@ -39,7 +40,11 @@ export async function recordResources(): Promise<Map<string, Registered>> {
       newResource: ({ name, type, inputs }) => {
         const given = inputs as Record<string, unknown>;
         const computed =
-          type === "random:index/randomId:RandomId" ? { hex: "ab".repeat(Number(given.byteLength)) } : {};
+          type === "random:index/randomId:RandomId"
+            ? { hex: "ab".repeat(Number(given.byteLength)) }
+            : type === "random:index/randomPassword:RandomPassword"
+              ? { result: "x".repeat(Number(given.length)) }
+              : {};
         const id = type.endsWith(":Volume") ? `/pool/${String(given.name)}` : `${name}-id`;
         return { id, state: { ...given, ...computed } };
       },

@@ -1,6 +1,7 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import * as fs from "node:fs";
+import { connect } from "node:net";
 import * as path from "node:path";
 import type { Identity } from "../../cli/guests";
 import { newKey, ssh } from "../helpers/guest";
@@ -9,6 +10,10 @@ import { IMAGES, LiveStack, type Operation, virsh } from "../helpers/liveStack";
 // The main job on real guests, told in one go: each test goes on from where the one before it left the fleet, because a
 // boot costs more than everything else here.
 jest.setTimeout(15 * 60_000);
+
+const CONSOLE_PASSWORD = "console-password";
+const CONSOLE_HASH =
+  "$6$nixvmtest$pkEDp5x.QkzZjqrIqbovwhB9Y/OWnMxz6oG6aaX58HDbHqJHBiD06ieqT87lDt3BEryRRvcDQs6278t2oxhzD1";
 
 let stack: LiveStack;
 let config: Record<string, any>;
@@ -39,7 +44,7 @@ beforeAll(async () => {
       userKeys: [key.publicKey],
     },
     fleet: {
-      db: { network: { mode: "user", sshPort: 23201 } },
+      db: { network: { mode: "user", sshPort: 23201 }, rootPasswordHash: CONSOLE_HASH },
       web: { network: { mode: "user", sshPort: 23202 } },
     },
   };
@@ -114,11 +119,100 @@ test("keys open both accounts, only admin has sudo, root and passwords are refus
   expect(passwords.filter((password) => !/^[!*]/.test(password))).toEqual([]);
 });
 
+/** A terminal on the serial console of a VM, as an operator has it. */
+class SerialConsole {
+  private seen = "";
+  private readonly child;
+
+  constructor(uuid: string) {
+    const uri = process.env.LIBVIRT_DEFAULT_URI ?? "qemu:///system";
+    // virsh wants a terminal of its own.
+    const command = `virsh -c '${uri}' console --force ${uuid}`;
+    this.child = spawn("script", ["--quiet", "--flush", "--return", "--command", command, "/dev/null"]);
+    this.child.stdout.on("data", (data: Buffer) => (this.seen += data.toString()));
+  }
+
+  /** Waits for something that was not there when the last wait ended. */
+  async until(wanted: RegExp): Promise<string> {
+    const limit = Date.now() + 60_000;
+    for (;;) {
+      const found = wanted.exec(this.seen);
+      if (found) {
+        this.seen = this.seen.slice(found.index + found[0].length);
+        return found[0];
+      }
+      if (Date.now() > limit) throw new Error(`no ${String(wanted)} on the console: ${JSON.stringify(this.seen)}`);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+
+  async logIn(account: string, password: string): Promise<void> {
+    this.type("");
+    await this.until(/login: $/);
+    this.type(account);
+    await this.until(/Password: $/);
+    this.type(password);
+  }
+
+  type(line: string): void {
+    this.child.stdin.write(`${line}\r`);
+  }
+
+  async close(): Promise<void> {
+    const ended = new Promise((resolve) => this.child.once("exit", resolve));
+    // virsh's own key to leave: Ctrl and ]
+    this.child.stdin.end("\x1d");
+    await ended;
+  }
+}
+
+test("with a hash set, root logs in on the serial console with that password, and with no other (T-115)", async () => {
+  const serial = new SerialConsole((await stack.vm("db")).vm.uuid);
+  try {
+    await serial.logIn("root", "another-password");
+    await serial.until(/Login incorrect/);
+    await serial.logIn("root", CONSOLE_PASSWORD);
+    await serial.until(/# $/);
+    serial.type("echo I am $(id -un)");
+    await serial.until(/I am root/);
+    serial.type("exit");
+    await serial.until(/login: $/);
+  } finally {
+    await serial.close();
+  }
+});
+
+test("names are asked of the resolvers of the stack file, by default 1.1.1.1 and 1.0.0.1 (T-105)", async () => {
+  const web = await stack.vm("web");
+  expect(await web.exec("cat /etc/resolv.conf")).toBe("nameserver 1.1.1.1\nnameserver 1.0.0.1\n");
+});
+
+/** What a server behind a port of the guest says first; nothing when it cannot be reached. */
+function banner(port: number): Promise<string> {
+  return new Promise((resolve) => {
+    let said = "";
+    const socket = connect(port, "127.0.0.1");
+    socket.setTimeout(30_000, () => socket.destroy());
+    socket.on("data", (data) => {
+      said += data.toString();
+      socket.destroy();
+    });
+    socket.on("error", () => undefined);
+    socket.on("close", () => resolve(said));
+  });
+}
+
 test("secrets are not in the state, and guests cannot tell each other's identity (T-26, V-67, G-5)", async () => {
-  const key = (JSON.parse(stack.stateText()) as { checkpoint: { latest: { resources: any[] } } }).checkpoint.latest
-    .resources;
-  expect(key.length).toBeGreaterThan(20);
+  const { resources } = (JSON.parse(stack.stateText()) as { checkpoint: { latest: { resources: any[] } } }).checkpoint
+    .latest;
+  const key = resources.find(({ urn }) => urn.endsWith("::fleet-key"));
+  expect(key.id).toBe("none");
+  // How Pulumi marks what it has encrypted.
+  const encrypted = { "4dabf18193072939515e22adb298388d": expect.any(String), ciphertext: expect.any(String) };
+  expect(key.outputs).toMatchObject({ result: encrypted, bcryptHash: encrypted });
   expect(stack.stateText()).not.toContain("local-hostname");
+  for (const file of fs.readdirSync(poolDir()).filter((name) => !name.includes("-base-")))
+    expect([file, fs.statSync(path.join(poolDir(), file)).mode & 0o077]).toEqual([file, 0]);
   const [db, web] = [await (await stack.vm("db")).identity(), await (await stack.vm("web")).identity()];
   for (const part of Object.keys(db) as (keyof Identity)[]) {
     expect(db[part]).not.toBe("");
@@ -126,8 +220,15 @@ test("secrets are not in the state, and guests cannot tell each other's identity
   }
 });
 
-test("a changed seed is applied live: a new key works, a removed key is a revoked key (T-108)", async () => {
+test("a changed seed is applied live: a new key works, a removed key is a revoked key, a listed port opens (T-102, T-103, T-108)", async () => {
   const boot = await bootId("web");
+  const web = await stack.vm("web");
+  // A server on each of two ports, and a way to them from the host.
+  await web.exec("/usr/sbin/sshd -p 8080 -p 8081 -o PidFile=none");
+  for (const port of [8080, 8081])
+    virsh("qemu-monitor-command", "--hmp", web.vm.uuid, `hostfwd_add tcp:127.0.0.1:${port + 15_200}-:${port}`);
+  expect(await Promise.all([banner(23280), banner(23281)])).toEqual(["", ""]);
+  config.fleet.web.tcpPorts = [22, 8080];
   const fresh = newKey(stack.dir, "fresh");
   const old = config.defaults.userKeys;
   config.defaults.userKeys = [fresh.publicKey];
@@ -139,6 +240,7 @@ test("a changed seed is applied live: a new key works, a removed key is a revoke
   expect(await bootId("web")).toBe(boot);
   expect(ssh(23202, "user", fresh.file, "id -un").out).toBe("user\n");
   expect(ssh(23202, "user", path.join(stack.dir, "admin"), "true").code).toBe(255);
+  expect(await Promise.all([banner(23280), banner(23281)])).toEqual([expect.stringMatching(/^SSH-2\.0-/), ""]);
   config.defaults.userKeys = old;
   await stack.configure(config);
 });

@@ -49,14 +49,27 @@ function rawOf(part: string): Buffer {
   return bytes;
 }
 
+/** What the scratch disk was after a clean power-off. */
+let switchedOff: Buffer;
+const isOff = (e: LiveVm): boolean => virsh("domstate", e.vm.uuid).includes("shut off");
+const sleep = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
 /** Restarts all VMs, two at a time: there are two processors, and a guest uses one for most of its boot. */
 async function restartAll(): Promise<void> {
-  await reboot(vm("sealed"));
-  await Promise.all([reboot(vm("workbench")), reboot(vm("zvm"))]);
+  const e = vm("sealed");
+  virsh("shutdown", e.vm.uuid, "--mode", "agent");
+  while (!isOff(e)) await sleep(200);
+  switchedOff = rawOf("sealed-scratch");
+  virsh("start", e.vm.uuid);
+  await reboot(e, "started");
+  // One is stopped cleanly, the other one loses its power.
+  virsh("destroy", vm("zvm").vm.uuid);
+  virsh("start", vm("zvm").vm.uuid);
+  await Promise.all([reboot(vm("workbench")), reboot(vm("zvm"), "started")]);
 }
 
 beforeAll(async () => {
-  execFileSync(path.join(ROOT, "images/build"), ["v1"], { stdio: "ignore" });
+  execFileSync(path.join(ROOT, "images/build"), ["v1", "v2"], { stdio: "ignore" });
   stack = await LiveStack.make("presets");
   key = newKey(stack.dir, "key");
   placed = newKey(stack.dir, "placed");
@@ -162,6 +175,17 @@ test("scratch is a disk under a key of this boot, with the store's layer on it (
   expect(asUser("sealed", "echo $TMPDIR; echo x > /scratch/mine && echo ok", "user").out).toBe("/scratch\nok\n");
 });
 
+/** No slot of the LUKS header opens with what an outsider can guess. */
+function expectClosed(disk: Buffer): void {
+  const image = path.join(stack.dir, "scratch.raw");
+  fs.writeFileSync(image, disk);
+  for (const guess of ["", "\n", CANARY]) {
+    const tried = spawnSync("cryptsetup", ["open", "--test-passphrase", "--key-file=-", image], { input: guess });
+    expect(tried.status).not.toBe(0);
+  }
+  fs.rmSync(image);
+}
+
 test("the host sees ciphertext only, and finds the key nowhere (E-14, E-17)", async () => {
   await vm("sealed").exec(`for i in 1 2 3 4; do echo ${CANARY}; done > /scratch/canary; sync`);
   await vm("zvm").exec(`echo ${CANARY} > /persist/canary; sync`);
@@ -169,13 +193,7 @@ test("the host sees ciphertext only, and finds the key nowhere (E-14, E-17)", as
   const seen = rawOf("sealed-scratch");
   expect(seen.includes(CANARY)).toBe(false);
   expect(seen.subarray(0, 4).toString()).toBe("LUKS");
-  const image = path.join(stack.dir, "scratch.raw");
-  fs.writeFileSync(image, seen);
-  for (const guess of ["", "\n", CANARY]) {
-    const tried = spawnSync("cryptsetup", ["open", "--test-passphrase", "--key-file=-", image], { input: guess });
-    expect(tried.status).not.toBe(0);
-  }
-  fs.rmSync(image);
+  expectClosed(seen);
   expect(virsh("secret-list").trim()).toBe("");
   expect(virsh("dumpxml", vm("sealed").vm.uuid)).not.toMatch(/<encryption|<secret /);
 });
@@ -193,7 +211,7 @@ test("markers are planted everywhere", async () => {
 describe("after a restart", () => {
   beforeAll(restartAll);
 
-  test("only the allowlist is left of a root in memory (V-3, V-13 to V-19, V-21, V-22, V-25)", async () => {
+  test("only the allowlist is left of a root in memory (V-3, V-13 to V-19, V-21, V-22, V-25, Z-78)", async () => {
     const v = vm("zvm");
     const { sshHostKey, machineId } = first.get("zvm")!;
     expect(await v.status()).toMatchObject({ healthy: true, sshHostKey, machineId, allowlist: { state: "applied" } });
@@ -201,8 +219,8 @@ describe("after a restart", () => {
     expect(await present("zvm", ZVM_KEPT)).toEqual(ZVM_KEPT);
     expect(await v.exec("stat -c '%U:%G' /home/zvm/.config/netbird /home/zvm")).toBe("zvm:zvm\nzvm:zvm\n");
     expect(Number(await v.exec("journalctl --list-boots | wc -l"))).toBeGreaterThanOrEqual(2);
-    expect(await v.exec("grep ^zvm: /etc/shadow; stat -c %a /persist/passwords/zvm")).toBe(
-      `zvm:${FIRST_HASH}:20000:0:99999:7:::\n600\n`,
+    expect(await v.exec("grep ^zvm: /etc/shadow; stat -c '%a %U:%G' /persist/passwords/zvm")).toBe(
+      `zvm:${FIRST_HASH}:20000:0:99999:7:::\n600 root:root\n`,
     );
     for (const login of [key, placed]) expect(asUser("zvm", "id -un", "zvm", login.file).out).toBe("zvm\n");
   });
@@ -216,6 +234,12 @@ describe("after a restart", () => {
     );
   });
 
+  test("after a clean power-off the disk is there and cannot be opened (E-18, E-21)", () => {
+    expect(switchedOff.subarray(0, 4).toString()).toBe("LUKS");
+    expect(switchedOff.includes(CANARY)).toBe(false);
+    expectClosed(switchedOff);
+  });
+
   test("scratch starts from nothing under another key (E-13)", async () => {
     const status = await vm("sealed").status();
     expect(status).toMatchObject({ healthy: true, scratch: { state: "luks" } });
@@ -225,6 +249,26 @@ describe("after a restart", () => {
     const uuid = await vm("sealed").exec("cryptsetup luksUUID /dev/disk/by-id/virtio-scratch");
     expect(uuid).not.toBe(firstUuid);
   });
+});
+
+test("an upgrade of the image keeps what a restart keeps, and makes all else new (V-3, P-20, E-13)", async () => {
+  await plant("zvm", ZVM_GONE);
+  const onRoot = ["/etc/marker", "/var/lib/marker", "/nix/store/marker"];
+  const kept = WORKBENCH_KEPT.filter((file) => !onRoot.includes(file));
+  expect(await present("workbench", onRoot)).toEqual(onRoot);
+  config.images.os.path = path.join(IMAGES, "reference-v2.qcow2");
+  await stack.configure(config);
+  expect((await stack.up()).error).toBe("");
+  for (const name of NAMES) {
+    const { machineId, sshHostKey, healthy, imageVersion } = await vm(name).status();
+    const before = first.get(name)!;
+    expect([name, healthy, imageVersion, machineId]).toEqual([name, true, "v2", before.machineId]);
+    // Without a persistent volume there is nothing that a key could be kept on.
+    expect([name, sshHostKey === before.sshHostKey]).toEqual([name, name !== "sealed"]);
+  }
+  expect(await present("zvm", [...ZVM_GONE, ...ZVM_KEPT])).toEqual(ZVM_KEPT);
+  expect(await present("workbench", [...onRoot, ...WORKBENCH_GONE, ...kept])).toEqual(kept);
+  expect(await vm("sealed").exec("cryptsetup luksUUID /dev/disk/by-id/virtio-scratch")).not.toBe(firstUuid);
 });
 
 test("a full /home is an error for the writer and for nobody else (P-33)", async () => {
@@ -243,7 +287,7 @@ test("killed without any clean-up, the scratch disk is still nothing but ciphert
         /^\d+$/.test(entry) && commandLine(entry).includes("qemu-system") && commandLine(entry).includes(e.vm.uuid),
     );
   process.kill(Number(pid), "SIGKILL");
-  while (!virsh("domstate", e.vm.uuid).includes("shut off")) await new Promise((resolve) => setTimeout(resolve, 200));
+  while (!isOff(e)) await sleep(200);
   expect(rawOf("sealed-scratch").includes(CANARY)).toBe(false);
 });
 function commandLine(pid: string): string {

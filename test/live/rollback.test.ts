@@ -75,6 +75,13 @@ test("the pool and its datasets are as the page wants them (Z-6, Z-15 to Z-20, Z
   expect((await z.exec("hostid")).trim()).toMatch(/^[0-9a-f]{8}$/);
 });
 
+test("the host key is an Ed25519 key without a passphrase on the volume (Z-85)", async () => {
+  const made = await z.exec("ssh-keygen -y -P '' -f /persist/etc/ssh/ssh_host_ed25519_key");
+  expect(made).toMatch(/^ssh-ed25519 /);
+  expect(made.split(" ").slice(0, 2).join(" ").trim()).toBe(first.sshHostKey);
+  expect(await z.exec("sshd -T | grep -i '^hostkey '")).toBe("hostkey /persist/etc/ssh/ssh_host_ed25519_key\n");
+});
+
 test("markers are planted", async () => {
   await plant([...GONE, ...KEPT]);
   await z.exec("zfs snapshot rpool/local/root@later; zfs snapshot rpool/safe/persist@kept");

@@ -112,7 +112,11 @@ describe("a fleet of two VMs on one image", () => {
       expect(isSecret(seed.inputs[field])).toBe(true);
     }
     expect(isSecret(get(seen, "web-guest").inputs.uuid)).toBe(false);
-    expect(JSON.stringify(get(seen, "web-domain").inputs)).not.toContain("ab".repeat(32));
+    // Of all random resources only a password's id is not its value.
+    const key = get(seen, "fleet-key");
+    expect(key.type).toBe("random:index/randomPassword:RandomPassword");
+    expect(key.additionalsecretoutputsList.sort()).toEqual(["bcryptHash", "result"]);
+    expect(JSON.stringify(get(seen, "web-domain").inputs)).not.toMatch(/x{64}/);
   });
 
   it("ties the domain to the seed by order only, so that another seed never touches the domain (D1, D5)", () => {

@@ -40,9 +40,8 @@ describe("the planner makes of each list of the table what the table says (C-12,
 });
 
 describe("nix/modules/allowlist.nix makes the same of it (N0+, C-12)", () => {
-  const file = path.join(nix, "modules/allowlist.nix");
   function evaluate<T>(expression: string): T {
-    const args = ["--eval", "--strict", "--json", "-E", `let lib = import ${file}; in ${expression}`];
+    const args = ["--eval", "--strict", "--json", "-E", `let lib = import ./modules/allowlist.nix; in ${expression}`];
     const run = spawnSync("nix-instantiate", args, { cwd: nix, encoding: "utf8" });
     if (run.error)
       throw new Error(`nix-instantiate cannot be run (${run.error.message}); the package is called nix-bin`);
@@ -50,7 +49,7 @@ describe("nix/modules/allowlist.nix makes the same of it (N0+, C-12)", () => {
     return JSON.parse(run.stdout) as T;
   }
   // one evaluation for all: each start of nix takes half a second
-  const table = `(builtins.fromJSON (builtins.readFile ${path.resolve(__dirname, "../tables/allowlist.json")}))`;
+  const table = `(builtins.fromJSON (builtins.readFile ${JSON.stringify(path.resolve(__dirname, "../tables/allowlist.json"))}))`;
   type Rendered = Record<"directories" | "files", (Entry & { directory?: string; file?: string })[]>;
 
   test("entries and their rendering for preservation (P-18, P-32)", () => {

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { closeSync, openSync, readFileSync, truncateSync, writeSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readlinkSync, truncateSync, writeSync } from "node:fs";
 import { MIB, Sandbox } from "./guest-sandbox";
 
 let box: Sandbox;
@@ -175,6 +175,7 @@ test("a tool that breaks in the middle ends in a refusal, not in a guest without
 describe("grow", () => {
   test("lets the file system follow the disk, once", () => {
     box.guest("persist");
+    expect(box.state("persist")).toMatchObject({ sizeBytes: String(23 * MIB) });
     expect(box.guest("grow").code).toBe(0);
     expect(box.state("grow")).toMatchObject({ state: "unchanged", sizeBytes: String(23 * MIB) });
     truncateSync(disk, 40 * MIB);
@@ -182,6 +183,17 @@ describe("grow", () => {
     expect(box.state("grow")).toMatchObject({ state: "grown", sizeBytes: String(40 * MIB) });
     expect(box.guest("grow").code).toBe(0);
     expect(box.state("grow")).toMatchObject({ state: "unchanged", sizeBytes: String(40 * MIB) });
+  });
+
+  test("is started by a boot that finds the disk larger, and by no other", () => {
+    for (const size of [24, 26]) {
+      truncateSync(disk, size * MIB);
+      box.guest("persist");
+      expect(box.has("wants")).toBe(false);
+    }
+    truncateSync(disk, 40 * MIB);
+    box.guest("persist");
+    expect(readlinkSync(box.path("wants/nixvm-grow.service"))).toBe("../nixvm-grow.service");
   });
 
   test("reports what resize2fs said", () => {

@@ -112,6 +112,7 @@ export class Sandbox {
       NIXVM_PROC: this.path("proc"),
       NIXVM_DEV: this.path("dev"),
       NIXVM_NETWORKD: this.path("networkd"),
+      NIXVM_WANTS: this.path("wants"),
       NIXVM_KMSG: this.path("no-kmsg"),
       NIXVM_SEED_WAIT: "0",
       NIXVM_DISK_TRIES: "0",

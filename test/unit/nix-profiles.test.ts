@@ -1,6 +1,7 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
-import { factsOf, nix, nixpkgs, nixpkgsLib, notEvaluated, type Facts } from "./nix-support";
+import { factsOf, nix, nixpkgs, nixpkgsLib, notEvaluated, systemPathOf, type Facts } from "./nix-support";
 
 const read = (name: string): string => readFileSync(path.join(nix, name), "utf8");
 const profiles = readdirSync(path.join(nix, "profiles")).map((name) => path.parse(name).name);
@@ -39,6 +40,22 @@ describe("profiles", () => {
     });
   });
 });
+
+if (nixpkgs) {
+  test("the same sources in another checkout are the same system, and a changed one is another (V-59)", () => {
+    const checkout = mkdtempSync(path.join(tmpdir(), "nixvm checkout "));
+    try {
+      cpSync(nix, checkout, { recursive: true });
+      const zvm = ["./profiles/zvm.nix", '{ nixvm.image.name = "zvm"; }'];
+      const here = systemPathOf(nix, ...zvm);
+      expect(here).toMatch(/^\/nix\/store\/[0-9a-z]{32}-nixos-system-.*\.drv$/);
+      expect(systemPathOf(checkout, ...zvm)).toBe(here);
+      expect(systemPathOf(checkout, ...zvm, '{ environment.etc.more.text = "x"; }')).not.toBe(here);
+    } finally {
+      rmSync(checkout, { recursive: true, force: true });
+    }
+  });
+}
 
 if (nixpkgs || nixpkgsLib) {
   test.each(profiles)("%s meets all demands, and its swap is none", (name) => {

@@ -15,16 +15,16 @@ interface Outcome {
   readonly error: string;
 }
 
-/** Evaluates an expression, completely, in the folder nix/. */
-export function attempt(expression: string): Outcome {
+/** Evaluates an expression, completely, in a folder like nix/. */
+export function attempt(expression: string, cwd = nix): Outcome {
   const args = ["--store", "dummy://", "--eval", "--strict", "--json", "-E", expression];
-  const run = spawnSync("nix-instantiate", args, { cwd: nix, encoding: "utf8", maxBuffer: 1 << 26 });
+  const run = spawnSync("nix-instantiate", args, { cwd, encoding: "utf8", maxBuffer: 1 << 26 });
   if (run.error) throw new Error(`nix-instantiate cannot be run (${run.error.message}); the package is called nix-bin`);
   return run.status === 0 ? { value: JSON.parse(run.stdout) as unknown, error: "" } : { error: run.stderr };
 }
 
-export function evaluate<T>(expression: string): T {
-  const { value, error } = attempt(expression);
+export function evaluate<T>(expression: string, cwd?: string): T {
+  const { value, error } = attempt(expression, cwd);
   if (error !== "") throw new Error(error);
   return value as T;
 }
@@ -277,6 +277,14 @@ const system = (modules: readonly string[]): string =>
 /** A system of all our modules and these. */
 export const factsOf = (...modules: string[]): Facts =>
   evaluate(`${system([preservation, "./modules", ...modules])} ${facts}`);
+
+/** Store path of the derivation of a whole system of all our modules and these, as a copy of nix/ has them; only with NixOS. */
+export const systemPathOf = (folder: string, ...modules: string[]): string =>
+  evaluate(
+    `${withNixpkgs(path.resolve(nixpkgs ?? ""), [preservation, "./modules", ...modules])}
+      builtins.unsafeDiscardStringContext config.system.build.toplevel.drvPath`,
+    folder,
+  );
 
 /** A system of these modules only, on stand-ins. */
 export const factsAlone = (...modules: string[]): Facts => evaluate(`${onStandIns(modules)} ${facts}`);

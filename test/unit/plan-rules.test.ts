@@ -184,7 +184,7 @@ describe("what is allowed", () => {
   });
 
   test.each([
-    ["sealed", {}, "fleet.web.persist", "change at every boot"],
+    ["sealed", {}, "fleet.web.persist", "changes at every boot"],
     ["workbench", {}, "fleet.web.rootMode", "the next image upgrade, which discards them"],
     ["template", { scratch: { size: "1GiB" } }, "fleet.web.scratch.size", "secrets may still end up on a disk"],
     [
