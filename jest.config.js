@@ -1,4 +1,4 @@
-// One project a rung of the ladder (docs/testing.md), so that each can be run alone and the heavy ones never in parallel.
+// One project a rung of the ladder (docs/testing.md), so that each can be run alone.
 const common = {
   transform: {
     "^.+\\.ts$": [

@@ -58,7 +58,7 @@ function unpack(image) {
   // The kernel unpacks archives one after the other; behind a compressed one there can be none.
   mkdirSync(join(dir, "plain"), { recursive: true });
   writeFileSync(join(dir, "plain/plain"), PLAIN_INIT, { mode: 0o755 });
-  tool("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", "plain/key"]);
+  if (!existsSync(join(dir, "plain/key"))) tool("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", "plain/key"]);
   const archive = tool("cpio", ["--quiet", "-o", "-H", "newc", "-R", "0:0"], {
     cwd: join(dir, "plain"),
     input: "plain\nkey\n",
@@ -140,7 +140,9 @@ async function boot(image, plain) {
   const vm = spawn(
     "qemu-system-x86_64",
     [
-      ..."-machine q35 -accel tcg -icount shift=1,sleep=on -cpu Nehalem -smp 1 -m 512 -nodefaults -display none -no-reboot".split(" "),
+      ..."-machine q35 -accel tcg -icount shift=1,sleep=on -cpu Nehalem -smp 1 -m 512 -nodefaults -display none -no-reboot".split(
+        " ",
+      ),
       ...["-kernel", "linux", "-initrd", plain ? "initrd-plain" : "initrd", "-append", cmdline],
       ...["boot", ...(plain ? [] : ["persist", "scratch"])].flatMap(drive),
       ...["-drive", "if=none,id=seed,file=seed.iso,format=raw,readonly=on", "-device", "ide-cd,drive=seed,bus=ide.0"],
@@ -154,7 +156,8 @@ async function boot(image, plain) {
   const limit = setTimeout(() => vm.kill(), 300_000);
   try {
     const call = await agent();
-    const script = 'systemctl is-system-running --wait; cat /proc/uptime; grep -o "\\"healthy\\": [a-z]*" /run/nixvm/status.json';
+    const script =
+      'systemctl is-system-running --wait; cat /proc/uptime; grep -o "\\"healthy\\": [a-z]*" /run/nixvm/status.json';
     const { pid } = await call("guest-exec", { path: "/bin/sh", arg: ["-c", script], "capture-output": true });
     for (;;) {
       const status = await call("guest-exec-status", { pid });
