@@ -111,9 +111,9 @@ if (nixpkgs || nixpkgsLib) {
       const units = readdirSync(path.join(nix, "guest/units"));
       expect(units.length).toBeGreaterThan(3);
       for (const unit of units) {
-        const [, target] = /^WantedBy=(.*)$/m.exec(read(`guest/units/${unit}`))!;
+        const target = /^WantedBy=(.*)$/m.exec(read(`guest/units/${unit}`))?.[1];
         const facts = unit.endsWith(".timer") ? timers : services;
-        expect([unit, facts[path.parse(unit).name]!.wantedBy]).toEqual([unit, [target]]);
+        expect([unit, facts[path.parse(unit).name]!.wantedBy]).toEqual([unit, target === undefined ? [] : [target]]);
       }
       expect(profile("template").services["nixvm-status"]!.wantedBy).toEqual([profile("template").defaultUnit]);
       // who does not pull has neither the unit's programs nor its hour
