@@ -42,7 +42,7 @@ describe("profiles", () => {
 });
 
 if (nixpkgs) {
-  test("the same sources in another checkout are the same system, and a changed one is another (V-59)", () => {
+  test("the same sources in another checkout are the same system, and a changed one is another (N2, V-59)", () => {
     const checkout = mkdtempSync(path.join(tmpdir(), "nixvm checkout "));
     try {
       cpSync(nix, checkout, { recursive: true });
