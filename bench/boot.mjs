@@ -5,7 +5,8 @@
 // Seconds are the guest's own, from its first instruction until systemd has nothing left to start, with QEMU counting instructions
 // (icount: 500 million are a second) and one processor: what else the machine does then has no part in it, and two boots of a kind
 // differ by a hundredth. The plain guest is the same image with an init that does the least that Debian needs (an empty /var in memory,
-// the image's own account files, a host key that is there). "rollback" needs `images/build zfs1` first.
+// the image's own account files, a host key that is there; for "rollback", which needs `images/build zfs1` first, also what any root on
+// ZFS needs: the module, the same pool imported, its datasets mounted).
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
@@ -37,7 +38,9 @@ chroot /newroot /bin/sh -c 'mkdir -p /run/nixvm/etc /run/systemd/system.control
 for unit in seed grow status update; do ln -s /dev/null /run/systemd/system.control/nixvm-$unit.service; done; cp -p /usr/share/nixvm/etc/* /run/nixvm/etc/
 mount -t tmpfs -o mode=755 var /var; cp -a /usr/share/nixvm/var/. /var/; mount -t tmpfs tmp /tmp
 echo plain > /run/nixvm/etc/hostname; echo 0123456789abcdef0123456789abcdef > /run/nixvm/etc/machine-id
-echo "HostKey /run/key" > /run/nixvm/etc/sshd.conf'
+echo "HostKey /run/key" > /run/nixvm/etc/sshd.conf
+if [ -b /dev/vdb ]; then PATH=/usr/sbin:/usr/bin; modprobe zfs; zpool import -N -f -d /dev rpool; for at in local/nix:/nix safe/home:/home safe/persist:/persist; do
+mount -t zfs rpool/\${at%:*} \${at#*:}; done; [ -d /proc/spl/kstat/zfs/rpool ] || reboot -f; fi'
 exec switch_root /newroot /usr/lib/systemd/systemd
 `;
 
@@ -132,7 +135,7 @@ async function agent() {
 }
 
 /** Seconds of the guest until its system is started; rejects when our record does not say healthy. */
-async function boot(image, plain) {
+async function boot(image, plain, pool = false) {
   rmSync(join(dir, "boot.qcow2"), { force: true });
   tool("qemu-img", ["create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", "boot.qcow2"]);
   const cmdline = `${readFileSync(join(dir, "cmdline"), "utf8").replace(/\0/g, "").trim()}${plain ? " rdinit=/plain" : ""}`;
@@ -144,7 +147,7 @@ async function boot(image, plain) {
         " ",
       ),
       ...["-kernel", "linux", "-initrd", plain ? "initrd-plain" : "initrd", "-append", cmdline],
-      ...["boot", ...(plain ? [] : ["persist", "scratch"])].flatMap(drive),
+      ...["boot", ...(plain && !pool ? [] : ["persist", "scratch"])].flatMap(drive),
       ...["-drive", "if=none,id=seed,file=seed.iso,format=raw,readonly=on", "-device", "ide-cd,drive=seed,bus=ide.0"],
       ...["-device", "virtio-rng-pci", "-device", "virtio-serial-pci", "-serial", "file:console.log"],
       ...["-chardev", "socket,path=agent.sock,server=on,wait=off,id=agent"],
@@ -191,7 +194,7 @@ try {
     await boot(image, false);
     const [ours, plain] = [[], []];
     for (let i = 0; i < times; i++) {
-      plain.push(await boot(image, true));
+      plain.push(await boot(image, true, preset === "rollback"));
       ours.push(await boot(image, false));
     }
     const [a, b] = [median(ours), median(plain)];
