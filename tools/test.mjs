@@ -131,10 +131,14 @@ function main(args) {
       if (outcome === "failed") failed++;
     }
   }
-  // Two files at a time, on however large a machine: a guest that starts leaves one of two processors idle, and more guests than that
-  // run into time limits.
   const runs = lint ? [] : [runJest(["unit", "mocks"], [], extra)];
-  if (!unit && !lint) runs.push(runJest(["engine", "live"], ["--maxWorkers=2"], extra));
+  if (!unit && !lint && extra.length > 0) runs.push(runJest(["engine", "live"], ["--runInBand"], extra));
+  if (!unit && !lint && extra.length === 0) {
+    // Guests that start leave one of two processors idle: two of these at a time, on however large a machine. The others are short.
+    const guests = "test/live/(fleet|presets|rollback|updates)";
+    runs.push(runJest(["engine", "live"], ["--runInBand", `--testPathIgnorePatterns=${guests}`], []));
+    runs.push(runJest(["live"], ["--maxWorkers=2", `--testPathPatterns=${guests}`], []));
+  }
   for (const counts of runs) {
     passed += counts.passed;
     failed += counts.failed;

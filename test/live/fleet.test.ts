@@ -147,7 +147,6 @@ class SerialConsole {
   }
 
   async logIn(account: string, password: string): Promise<void> {
-    this.type("");
     await this.until(/login: $/);
     this.type(account);
     await this.until(/Password: $/);
@@ -169,6 +168,9 @@ class SerialConsole {
 test("with a hash set, root logs in on the serial console with that password, and with no other (T-115)", async () => {
   const serial = new SerialConsole((await stack.vm("db")).vm.uuid);
   try {
+    // What is typed before is lost; the prompt itself was printed long ago.
+    await serial.until(/Escape character is .*\n/);
+    serial.type("");
     await serial.logIn("root", "another-password");
     await serial.until(/Login incorrect/);
     await serial.logIn("root", CONSOLE_PASSWORD);
