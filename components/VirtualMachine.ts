@@ -159,6 +159,9 @@ export class VirtualMachine extends pulumi.ComponentResource {
         contract: image.id === undefined ? "none" : "nixvm",
         stopTimeoutSeconds: vm.stopTimeoutSeconds,
         ...(image.id === undefined ? {} : { imageId: image.id }),
+        // Defaults are left out, so that stacks from before have nothing to do.
+        ...(vm.goBack ? { goBack: true } : {}),
+        ...(vm.retry.includes(digest) ? { retry: true } : {}),
         ...(persist ? { persistPath: persist.volumeId, persistBytes: vm.persist?.sizeBytes } : {}),
         ...(consoleLog === undefined ? {} : { consoleLog }),
       },

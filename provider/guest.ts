@@ -58,6 +58,13 @@ export interface GuestArgs {
   stopTimeoutSeconds: pulumi.Input<number>;
   /** Path of the serial log on this machine; its last 40 lines are shown when the gate fails. If unset, none are. */
   consoleLog?: pulumi.Input<string>;
+  /**
+   * Whether a VM that does not get healthy on a new image is brought back to the overlay it ran on before. Default false. The step
+   * fails all the same, and the image is quarantined.
+   */
+  goBack?: pulumi.Input<boolean>;
+  /** Whether an image that is quarantined for this VM may be tried again. Default false: a preview with it is refused. */
+  retry?: pulumi.Input<boolean>;
 }
 
 /**

@@ -37,6 +37,8 @@ export const guestInputs = z.strictObject({
   contract: z.enum(["nixvm", "none"]),
   stopTimeoutSeconds: z.number().positive(),
   consoleLog: z.string().startsWith("/", "must be an absolute path").optional(),
+  goBack: z.boolean().optional(),
+  retry: z.boolean().optional(),
 });
 
 export type GuestInputs = z.infer<typeof guestInputs>;

@@ -2,8 +2,10 @@ import { address, Look, look } from "./agent";
 import { Backoff, Cancelled, orCancelled } from "./clock";
 import { consoleTail } from "./console";
 import { Deps, Gate, GuestFailure } from "./gate";
+import { goBack, goForward } from "./goBack";
 import { growDisk, growFileSystem } from "./grow";
 import { GuestInputs, Props } from "./inputs";
+import { Quarantined } from "./quarantine";
 import { stopGuest } from "./stop";
 import { LibvirtError } from "./virsh";
 
@@ -29,29 +31,57 @@ export class InitFailed extends Error {
   }
 }
 
+/** How a guest came to be what it is asked to be now. */
+export interface History {
+  /** The guest starts for the first time on its overlay: a failure is one of the image. */
+  fresh: boolean;
+  /** Images that failed on this VM. */
+  quarantined: Quarantined[];
+}
+
 /** Brings the guest to what `want` says, from wherever it is; serves create and update alike. Gives the outputs. */
-export async function applyGuest(want: GuestInputs, timeoutSeconds: number, deps: Deps): Promise<Props> {
+export async function applyGuest(
+  want: GuestInputs,
+  timeoutSeconds: number,
+  deps: Deps,
+  { fresh, quarantined }: History = { fresh: false, quarantined: [] },
+): Promise<Props> {
   // libvirt's test driver runs no guests: there is nothing to wait for, and every virsh would see a world of its own.
   if (want.uri.startsWith("test:")) return { ...want };
   await ours(want, deps);
-  const observed: Props = { ...want, healthy: false };
+  const others = quarantined.filter(({ digest }) => digest !== want.imageDigest);
+  const observed: Props = { ...want, healthy: false, ...known(quarantined) };
+  const limitMs = (timeoutSeconds > 0 ? timeoutSeconds : defaultGateSeconds) * 1000;
   try {
-    return want.running ? await bringUp(want, timeoutSeconds, deps, observed) : await bringDown(want, deps);
+    // Also after a way back that was broken off.
+    const maybeBack = want.goBack === true || want.retry === true || quarantined.length > 0;
+    if (want.running && !fresh && maybeBack) fresh = await goForward(want, deps);
+    const reached = want.running ? await bringUp(want, limitMs, deps, observed) : await bringDown(want, deps);
+    return { ...reached, ...known(others) };
   } catch (error) {
     if (error instanceof Cancelled) {
       throw new InitFailed(`${want.vm}: cancelled while it was waited for; run "pulumi up" again`, want.uuid, observed);
     }
     if (error instanceof GuestFailure) {
       if (error.look) Object.assign(observed, outputs(want, error.look, undefined), { healthy: false });
-      throw new InitFailed(await explain(want, error), want.uuid, observed);
+      const message = await explain(want, error);
+      if (!fresh || want.goBack !== true) throw new InitFailed(message, want.uuid, observed);
+      const back = await goBack(want, limitMs, deps);
+      if (back.look) Object.assign(observed, outputs(want, back.look, undefined));
+      const entry = { digest: want.imageDigest, reason: error.message, at: new Date().toISOString() };
+      throw new InitFailed(`${message}\n${want.vm}: ${back.said}`, want.uuid, {
+        ...observed,
+        ...known(back.look ? [...others, entry] : quarantined),
+      });
     }
     if (error instanceof LibvirtError) throw new InitFailed(`${want.vm}: ${error.message}`, want.uuid, observed);
     throw error;
   }
 }
 
-async function bringUp(want: GuestInputs, timeoutSeconds: number, deps: Deps, observed: Props): Promise<Props> {
-  const limitMs = (timeoutSeconds > 0 ? timeoutSeconds : defaultGateSeconds) * 1000;
+const known = (quarantined: Quarantined[]): Props => (quarantined.length > 0 ? { quarantined } : {});
+
+async function bringUp(want: GuestInputs, limitMs: number, deps: Deps, observed: Props): Promise<Props> {
   const { state } = await orCancelled(deps.libvirt.state(want.uuid), deps.signal);
   // Before the gate: a disk that is large enough when the guest starts needs no second step.
   const grew = await growDisk(want, state !== "shut off", deps);

@@ -4,6 +4,7 @@ import { Display } from "./engine";
 import { Deps } from "./gate";
 import { checkGuest, Failure, GuestInputs, guestInputs, Props, readInputs, UNKNOWN } from "./inputs";
 import { applyGuest, deleteGuest, readGuest } from "./lifecycle";
+import { Quarantined, quarantinedOf, refusal } from "./quarantine";
 import { Libvirt } from "./virsh";
 
 /** What a Guest needs from the outside; replaced in tests. */
@@ -43,6 +44,8 @@ export class GuestType implements ResourceType {
    */
   private readonly replaced = new Map<string, Props>();
   private readonly told = new Set<string>();
+  /** Images that failed on a guest that is being replaced: the new one is not told of the former outputs either. */
+  private readonly quarantined = new Map<string, Quarantined[]>();
 
   constructor(private readonly world: World) {}
 
@@ -50,6 +53,8 @@ export class GuestType implements ResourceType {
     const fresh = olds === undefined || Object.keys(olds).length === 0;
     const before = fresh ? this.replaced.get(urn) : olds;
     const failures = checkGuest(before, news);
+    const why = refusal({ quarantined: this.quarantined.get(urn) ?? [] }, news);
+    if (fresh && why !== undefined) failures.push({ property: "imageDigest", reason: why });
     if (fresh && before !== undefined && failures.length === 0) {
       const { reasons } = diffGuest(before, news);
       const restarts =
@@ -60,9 +65,14 @@ export class GuestType implements ResourceType {
   }
 
   diff({ urn }: Target, oldInputs: Props, olds: Props, news: Props): ResourceDiff {
+    this.quarantined.set(urn, quarantinedOf(olds));
     const diff = diffGuest(oldInputs, news, olds);
-    if (onlyDomainUnknown(diff, news)) this.replaced.set(urn, oldInputs);
-    else this.tell(urn, news, diff.reasons);
+    if (onlyDomainUnknown(diff, news)) {
+      this.replaced.set(urn, oldInputs);
+    } else {
+      this.refuse(olds, news);
+      this.tell(urn, news, diff.reasons);
+    }
     return diff;
   }
 
@@ -74,17 +84,21 @@ export class GuestType implements ResourceType {
   ): Promise<{ id: string; properties: Props }> {
     if (preview) return { id: "", properties: news };
     const want = decode(news);
-    return { id: want.uuid, properties: await applyGuest(want, timeout, this.deps(urn, want.uri, want.vm)) };
+    const history = { fresh: true, quarantined: this.quarantined.get(urn) ?? [] };
+    return { id: want.uuid, properties: await applyGuest(want, timeout, this.deps(urn, want.uri, want.vm), history) };
   }
 
   async update({ urn }: Target, olds: Props, news: Props, timeout: number, preview: boolean): Promise<Props> {
+    // A guest that failed is updated without a diff.
+    this.refuse(olds, news);
     if (preview) {
       const kept = { ...olds, ...news };
       for (const key of volatile) if (key in kept) kept[key] = UNKNOWN;
       return kept;
     }
     const want = decode(news);
-    return applyGuest(want, timeout, this.deps(urn, want.uri, want.vm));
+    const history = { fresh: false, quarantined: quarantinedOf(olds) };
+    return applyGuest(want, timeout, this.deps(urn, want.uri, want.vm), history);
   }
 
   async read({ urn }: Target, inputs: Props, olds: Props): Promise<Props | undefined> {
@@ -100,6 +114,12 @@ export class GuestType implements ResourceType {
   async delete({ urn }: Target, inputs: Props, timeout: number): Promise<void> {
     const want = decode(inputs);
     await deleteGuest(want, timeout, this.deps(urn, want.uri, want.vm));
+  }
+
+  /** Before anything is touched: an image that failed here is not tried again unless somebody says so. */
+  private refuse(olds: Props, news: Props): void {
+    const why = refusal(olds, news);
+    if (why !== undefined) throw new Error(why);
   }
 
   /** The engine asks for a diff several times a run; people want each line once. */

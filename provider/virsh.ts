@@ -1,4 +1,16 @@
-import { DomainRef, DomainState, parseCapacity, parseDomains, parseError, parseState } from "./parse";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  DomainRef,
+  DomainState,
+  parseCapacity,
+  parseDomains,
+  parseError,
+  parseModified,
+  parseState,
+  parseVolumes,
+} from "./parse";
 import { Run, run as realRun } from "./run";
 
 /**
@@ -42,6 +54,12 @@ export interface Libvirt {
   /** Puts the file that is now at `path` into the CD-ROM drive of a running domain. */
   changeMedium(uuid: string, path: string): Promise<void>;
   xml(uuid: string): Promise<string>;
+  /** The definition that the next start goes by. */
+  definition(uuid: string): Promise<string>;
+  /** Replaces the definition of a domain that is off. */
+  define(xml: string): Promise<void>;
+  /** Files of the pool that a volume is in, itself included, with the time of the last write in seconds. */
+  volumesBeside(path: string): Promise<Array<{ path: string; modified: number }>>;
 }
 
 /** The drive that holds the seed, as libvirt names it. */
@@ -133,6 +151,29 @@ export class Virsh implements Libvirt {
 
   xml(uuid: string): Promise<string> {
     return this.call("dumpxml", uuid);
+  }
+
+  definition(uuid: string): Promise<string> {
+    return this.call("dumpxml", "--inactive", "--security-info", uuid);
+  }
+
+  async define(xml: string): Promise<void> {
+    const dir = await mkdtemp(join(tmpdir(), "nixvm-"));
+    try {
+      const file = join(dir, "domain.xml");
+      await writeFile(file, xml, { mode: 0o600 });
+      await this.call("define", file);
+    } finally {
+      await rm(dir, { recursive: true, force: true });
+    }
+  }
+
+  async volumesBeside(path: string): Promise<Array<{ path: string; modified: number }>> {
+    const pool = (await this.call("vol-pool", path)).trim();
+    const paths = parseVolumes(await this.call("vol-list", pool));
+    return Promise.all(
+      paths.map(async (volume) => ({ path: volume, modified: parseModified(await this.call("vol-dumpxml", volume)) })),
+    );
   }
 
   private call(...args: string[]): Promise<string> {

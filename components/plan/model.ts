@@ -177,8 +177,23 @@ const rollout = leaf.keys(
       .duration()
       .optional()
       .describe("How long a clean stop may take before the power is cut. Default 2m under KVM, 6m under TCG."),
+    /** T-47. */
+    goBack: leaf
+      .bool()
+      .optional()
+      .describe(
+        "Whether a VM that does not get healthy on a new image is brought back to its former one. Default false; the rollout stops either way.",
+      ),
+    /** T-47. */
+    retry: leaf
+      .list(
+        leaf.word(/^[0-9a-f]{12,64}$/, "a digest", "12 to 64 lower-case hex digits, as the refusal names them"),
+        "digests of images",
+      )
+      .optional()
+      .describe("Images that failed and may be tried again, by the digest that the refusal names. Default none."),
   },
-  "batch, gateTimeout and stopTimeout",
+  "batch, gateTimeout, stopTimeout, goBack and retry",
 );
 
 const group = leaf.keys(

@@ -229,6 +229,10 @@ export interface VmPlan {
   /** Scaled by the accelerator unless written (G-9). */
   readonly gateTimeoutSeconds: number;
   readonly stopTimeoutSeconds: number;
+  /** Back to the former image when a new one fails. */
+  readonly goBack: boolean;
+  /** First 12 digits of the digests of images that may be tried again. */
+  readonly retry: readonly string[];
   /** libvirt's name of the domain. */
   readonly domainName: string;
   /** VMs that have to be done before this one is touched (D4): at most one, `batch` places before it. */

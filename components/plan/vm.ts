@@ -86,6 +86,8 @@ export function planVm(vm: LayeredVm, host: string, around: Surroundings): VmPla
     cpuModel: fields.cpuModel ?? null,
     update: planUpdate(vm, defaults),
     gateTimeoutSeconds: parseDuration(fields.gateTimeout ?? rollout.gateTimeout) ?? GATE_SECONDS * factor,
+    goBack: rollout.goBack ?? false,
+    retry: (rollout.retry ?? []).map((digest) => digest.slice(0, 12)),
     stopTimeoutSeconds: parseDuration(fields.stopTimeout ?? rollout.stopTimeout) ?? STOP_SECONDS * factor,
     domainName: domainName(prefix, name),
     after: [],

@@ -1,4 +1,5 @@
 import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import {
   chmodSync,
   existsSync,
@@ -31,10 +32,12 @@ interface Wish {
 }
 
 class SimDomain extends pulumi.CustomResource {
-  constructor(name: string, args: { uuid: string; name: string; image: string; medium: string }) {
+  constructor(name: string, args: { uuid: string; name: string; image: string; overlay: string; medium: string }) {
     super("simdomain:index:Domain", name, args);
   }
 }
+
+const digestOf = (image: string): string => createHash("sha256").update(image).digest("hex").slice(0, 12);
 
 let home: string;
 let sim: string;
@@ -43,7 +46,13 @@ let wish: Wish;
 
 async function program(): Promise<Record<string, unknown>> {
   const { image, medium = "seed-1", createTimeout = "20s", guest = {} } = wish;
-  const domain = new SimDomain("web-domain", { uuid, name: "fleet-web", image, medium });
+  const domain = new SimDomain("web-domain", {
+    uuid,
+    name: "fleet-web",
+    image,
+    overlay: `/pool/fleet-web-${digestOf(image)}-01.qcow2`,
+    medium,
+  });
   const args: GuestArgs = {
     uri: "qemu:///system",
     vm: "web",
@@ -51,7 +60,7 @@ async function program(): Promise<Record<string, unknown>> {
     uuid,
     domainId: domain.id,
     imageId: image,
-    imageDigest: `sha256-of-${image}`,
+    imageDigest: digestOf(image),
     memoryMiB: 512,
     vcpus: 1,
     network: "user",
@@ -193,9 +202,9 @@ describe("Guest under the real engine", () => {
 
   it("fails on a bad image with reason, record and console, and keeps the guest in the state", async () => {
     forgetLog();
-    const outcome = await up({ image: "bad-v2", ...grown });
+    const outcome = await up({ image: "bad-v2", ...grown, guest: { ...grown.guest, goBack: false } });
     expect(outcome.lines).toContain(
-      "web: restarts, because the image changes from v1 (sha256-of-v1) to bad-v2 (sha256-of-ba)",
+      `web: restarts, because the image changes from v1 (${digestOf("v1")}) to bad-v2 (${digestOf("bad-v2")})`,
     );
     const message = outcome.lines.find((line) => line.includes("not healthy")) ?? "";
     expect(message).toContain("web: says that it is not healthy (system running): web server failed");
@@ -223,8 +232,42 @@ describe("Guest under the real engine", () => {
     expect((await run((onEvent) => stack.preview({ onEvent, expectNoChanges: true }))).error).toBe("");
   });
 
+  it("brings a VM back to its former image by itself, and refuses the one that failed until it is asked for again", async () => {
+    const back = { ...grown, guest: { ...grown.guest, goBack: true } };
+    forgetLog();
+    const outcome = await up({ image: "bad-v4", ...back });
+    const message = outcome.lines.find((line) => line.includes("not healthy")) ?? "";
+    expect(message).toMatch(new RegExp(`web: is back on image ${digestOf("v1")} and healthy there, \\d+ s after`));
+    expect(readFileSync(join(sim, uuid, "image"), "utf8")).toBe("v1");
+    expect(virshLog()).not.toMatch(/^destroy/m);
+
+    forgetLog();
+    for (const operation of [stack.preview.bind(stack), stack.up.bind(stack)]) {
+      const refused = await run((onEvent) => operation({ onEvent }));
+      const [why] = refused.lines.filter((line) => line.includes("quarantined"));
+      expect(why).toMatch(
+        new RegExp(`web: image ${digestOf("bad-v4")} is quarantined: .*not healthy.*rollout\\.retry`),
+      );
+      expect(refused.error).not.toBe("");
+    }
+    expect(virshLog()).not.toMatch(/^(shutdown|destroy|start|define)/m);
+
+    const again = await up({ image: "bad-v4", ...back, guest: { ...back.guest, retry: true } });
+    expect(again.error).not.toBe("");
+    expect(virshLog().match(/^define/gm)).toHaveLength(2);
+    expect(readFileSync(join(sim, uuid, "image"), "utf8")).toBe("v1");
+
+    expect((await up({ image: "v5", ...grown })).error).toBe("");
+    wish = { image: "bad-v4", ...back };
+    const later = await run((onEvent) => stack.preview({ onEvent }));
+    expect(later.lines.join("\n")).toContain(`image ${digestOf("bad-v4")} is quarantined`);
+    expect((await up({ image: "v1", ...grown })).error).toBe("");
+  });
+
+  const stays = { ...grown, guest: { ...grown.guest, goBack: false } };
+
   it("honours customTimeouts", async () => {
-    const outcome = await up({ image: "mute-v3", ...grown, createTimeout: "2s" });
+    const outcome = await up({ image: "mute-v3", ...stays, createTimeout: "2s" });
     expect(outcome.lines.join("\n")).toContain("web: not healthy within 2 s; at the end: booting");
     expect(outcome.live).toContain("web: booting (1 s)");
   });
@@ -232,7 +275,7 @@ describe("Guest under the real engine", () => {
   it("stops waiting at once when it is cancelled, and up succeeds afterwards", async () => {
     const controller = new AbortController();
     let cancelledAt = 0;
-    wish = { image: "mute-v3", ...grown, createTimeout: "10m" };
+    wish = { image: "mute-v3", ...stays, createTimeout: "10m" };
     const outcome = await run((onEvent) =>
       stack.up({
         signal: controller.signal,

@@ -187,7 +187,9 @@ it("describes exactly the inputs that are checked, and says which are secret", (
   type Described = Record<string, { inputProperties: Record<string, { secret?: boolean }>; properties: object }>;
   const { resources } = JSON.parse(pulumiSchema("1.2.3")) as { resources: Described };
   const properties = Object.keys(resources["nixvm:index:Guest"]!.inputProperties);
-  expect(properties.sort()).toEqual([...new Set([...Object.keys(inputs), "consoleLog", "seedPath"])].sort());
+  expect(properties.sort()).toEqual(
+    [...new Set([...Object.keys(inputs), "consoleLog", "goBack", "retry", "seedPath"])].sort(),
+  );
   const seed = resources["nixvm:index:SeedVolume"]!;
   const secret = Object.entries(seed.inputProperties).map(([name, property]) => [name, property.secret === true]);
   expect(Object.fromEntries(secret)).toEqual({

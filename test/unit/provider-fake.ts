@@ -140,6 +140,27 @@ export class FakeLibvirt implements Libvirt {
     return "<domain/>";
   }
 
+  /** Definition of the domain, and what happens when it is replaced. */
+  inactive = "<domain/>";
+  onDefine: (xml: string) => void = () => undefined;
+  volumes: Array<{ path: string; modified: number }> = [];
+
+  async definition(): Promise<string> {
+    this.note("definition");
+    return this.inactive;
+  }
+
+  async define(xml: string): Promise<void> {
+    this.note("define");
+    this.inactive = xml;
+    this.onDefine(xml);
+  }
+
+  async volumesBeside(): Promise<Array<{ path: string; modified: number }>> {
+    this.note("volumesBeside");
+    return this.volumes;
+  }
+
   async agent(_uuid: string, command: AgentCommand): Promise<unknown> {
     if (this.system === undefined) throw new LibvirtError("agent", "QEMU guest agent is not connected");
     switch (command.execute) {

@@ -21,6 +21,7 @@ function create(inputs) {
     name: inputs.name,
     state: "running (booted)\n",
     image: inputs.image,
+    overlay: inputs.overlay,
     healthy: String(!inputs.image.startsWith("bad")),
     seed: inputs.medium,
     medium: inputs.medium,
@@ -28,6 +29,8 @@ function create(inputs) {
     capacity: "1073741824",
     persist: "1072693248",
   };
+  // The overlay of a former image stays, as the engine removes it last.
+  appendFileSync(join(sim, "volumes"), `${inputs.overlay} ${Date.now()} ${inputs.image}\n`);
   for (const [name, text] of Object.entries(files)) writeFileSync(join(dir, name), text);
   if (!inputs.image.startsWith("mute")) writeFileSync(join(dir, "agent"), "");
   log(`domain ${inputs.image} created`);
