@@ -6,7 +6,6 @@ const common = {
       { jsc: { target: "es2022", parser: { syntax: "typescript" } }, module: { type: "commonjs" } },
     ],
   },
-  testEnvironment: "node",
   modulePathIgnorePatterns: ["<rootDir>/bin/", "<rootDir>/.nixvm/", "<rootDir>/sdks/libvirt/bin/package.json"],
 };
 
@@ -14,6 +13,7 @@ module.exports = {
   projects: ["unit", "mocks", "engine", "live"].map((rung) => ({
     ...common,
     displayName: rung,
+    testEnvironment: ["engine", "live"].includes(rung) ? "<rootDir>/test/helpers/engineEnvironment.cjs" : "node",
     testMatch: [`<rootDir>/test/${rung}/**/*.test.ts`],
   })),
 };

@@ -136,8 +136,8 @@ function main(args) {
   if (!unit && !lint && extra.length === 0) {
     // Guests that start leave one of two processors idle: two of these at a time, on however large a machine. The others are short.
     const guests = "test/live/(fleet|presets|rollback|updates)";
-    runs.push(runJest(["engine", "live"], ["--runInBand", `--testPathIgnorePatterns=${guests}`], []));
-    runs.push(runJest(["live"], ["--maxWorkers=2", `--testPathPatterns=${guests}`], []));
+    runs.push(runJest(["engine", "live"], ["--verbose", "--runInBand", `--testPathIgnorePatterns=${guests}`], []));
+    runs.push(runJest(["live"], ["--verbose", "--maxWorkers=2", `--testPathPatterns=${guests}`], []));
   }
   for (const counts of runs) {
     passed += counts.passed;
