@@ -1,8 +1,7 @@
-import { rmSync } from "node:fs";
-import { mkdtemp, stat, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { SeedFiles } from "../components/plan/seed";
+import { withFolder } from "./folder";
 import { Run } from "./run";
 
 /** The label by which cloud-init and our guests know a seed. */
@@ -20,20 +19,9 @@ export interface Medium {
   folder: string;
 }
 
-const folders = new Set<string>();
-const remove = (folder: string): void => {
-  rmSync(folder, { recursive: true, force: true });
-  folders.delete(folder);
-};
-// Without its engine the provider exits in the midst of what it does (main.ts).
-process.once("exit", () => folders.forEach(remove));
-
 /** Makes the ISO image of a seed for as long as `use` takes; nothing of it is left then, whatever happened. */
 export async function withMedium<T>(files: SeedFiles, run: Run, use: (medium: Medium) => Promise<T>): Promise<T> {
-  // mkdtemp makes folders of mode 0700.
-  const folder = await mkdtemp(join(tmpdir(), "nixvm-seed-"));
-  folders.add(folder);
-  try {
+  return withFolder(async (folder) => {
     // Secrets go into files, since everybody on this machine can read the arguments of a process.
     const sources = await Promise.all(
       [
@@ -51,10 +39,8 @@ export async function withMedium<T>(files: SeedFiles, run: Run, use: (medium: Me
     const { code, failure, stderr } = await run("mkisofs", args, 60_000);
     if (failure === "missing") throw new Error("mkisofs is not on PATH; install the package genisoimage");
     if (code !== 0) throw new Error(`mkisofs could not make the medium: ${failure ?? ""} ${stderr.trim()}`);
-    return await use({ file, bytes: (await stat(file)).size, folder });
-  } finally {
-    remove(folder);
-  }
+    return use({ file, bytes: (await stat(file)).size, folder });
+  });
 }
 
 /** Whether a volume holds a seed, or the start of one whose upload was broken off. `head` is its first {@link headBytes}. */

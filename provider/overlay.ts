@@ -1,7 +1,7 @@
 import { basename } from "node:path";
 import { orCancelled } from "./clock";
 import { Deps } from "./gate";
-import { bootDiskOf, withBootDisk } from "./parse";
+import { bootDiskOf, withBootDisk } from "./domainXml";
 
 /** File name of an overlay, as the planner makes it: what it is of, the image's digest, and what tells two of them apart. */
 const OVERLAY = /^(?<of>.+)-(?<digest>[0-9a-f]{12})-[0-9A-Za-z]{1,32}\.qcow2$/;
@@ -9,13 +9,15 @@ const OVERLAY = /^(?<of>.+)-(?<digest>[0-9a-f]{12})-[0-9A-Za-z]{1,32}\.qcow2$/;
 /** An overlay of a VM, by its path. */
 export interface Overlay {
   readonly path: string;
+  /** What all overlays of the VM are called after. */
+  readonly of: string;
   /** First 12 hex digits of the digest of its image. */
   readonly digest: string;
 }
 
-function parse(path: string): (Overlay & { readonly of: string }) | undefined {
+function parse(path: string): Overlay | undefined {
   const { of, digest } = OVERLAY.exec(basename(path))?.groups ?? {};
-  return of === undefined || digest === undefined ? undefined : { path, digest, of };
+  return of === undefined || digest === undefined ? undefined : { path, of, digest };
 }
 
 /** The overlay that the domain boots from; undefined when that is no overlay of ours. */
@@ -26,14 +28,15 @@ export async function currentOverlay(uuid: string, { libvirt, signal }: Deps): P
 
 /** Overlays of the same VM, the one that was written to last first. */
 async function overlaysBeside(current: Overlay, { libvirt, signal }: Deps): Promise<Overlay[]> {
-  const of = parse(current.path)?.of;
   const beside = await orCancelled(libvirt.volumesBeside(current.path), signal);
-  return beside
-    .sort((a, b) => b.modified - a.modified)
-    .flatMap(({ path }) => {
-      const found = parse(path);
-      return found !== undefined && found.of === of ? [found] : [];
-    });
+  const overlays = beside.map(parse).filter((found) => found?.of === current.of) as Overlay[];
+  const dated = await Promise.all(
+    overlays.map(async (overlay) => ({
+      overlay,
+      modified: await orCancelled(libvirt.volumeModified(overlay.path), signal),
+    })),
+  );
+  return dated.sort((a, b) => b.modified - a.modified).map(({ overlay }) => overlay);
 }
 
 /**

@@ -51,39 +51,6 @@ export function parseForwardedPorts(xml: string): number[] {
   return [...xml.matchAll(/hostfwd=tcp:[^:,'"\s]*:(\d+)-/g)].map((match) => Number(match[1]));
 }
 
-/** A path as an attribute of libvirt's XML has it. */
-const escaped = (path: string): string =>
-  path.replace(
-    /[&<>'"]/g,
-    (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", "'": "&apos;", '"': "&quot;" })[sign] ?? "",
-  );
-
-const SOURCE = /<source file='([^']*)'/;
-
-/** The part of a domain's XML that is the disk with this serial; undefined when there is none, or more than one. */
-function diskOf(xml: string, serial: string): string | undefined {
-  const disks = (xml.match(/<disk [^]*?<\/disk>/g) ?? []).filter((disk) => disk.includes(`<serial>${serial}</serial>`));
-  return disks.length === 1 ? disks[0] : undefined;
-}
-
-/** Path of the disk that a domain boots from, read from its definition. */
-export function bootDiskOf(xml: string): string | undefined {
-  const path = SOURCE.exec(diskOf(xml, "boot") ?? "")?.[1];
-  return path
-    ?.replaceAll("&lt;", "<")
-    .replaceAll("&gt;", ">")
-    .replaceAll("&apos;", "'")
-    .replaceAll("&quot;", '"')
-    .replaceAll("&amp;", "&");
-}
-
-/** The definition with another file as the disk that the domain boots from; all else stays as it is. */
-export function withBootDisk(xml: string, path: string): string | undefined {
-  const disk = diskOf(xml, "boot");
-  if (disk === undefined || !SOURCE.test(disk)) return undefined;
-  return xml.replace(disk, () => disk.replace(SOURCE, () => `<source file='${escaped(path)}'`));
-}
-
 /** `virsh vol-list`: names and paths of volumes; a name may hold spaces, a path begins with "/". */
 export function parseVolumes(text: string): string[] {
   return text.split("\n").flatMap((line) => {
@@ -91,9 +58,6 @@ export function parseVolumes(text: string): string[] {
     return match ? [match[1]!] : [];
   });
 }
-
-/** When a volume's file was written to last, of `virsh vol-dumpxml`, in seconds; 0 when it does not say. */
-export const parseModified = (xml: string): number => Number(/<mtime>([\d.]+)<\/mtime>/.exec(xml)?.[1] ?? 0);
 
 /** First IPv4 address of `guest-network-get-interfaces` that is not a loopback one; undefined when there is none yet. */
 export function firstAddress(reply: unknown): string | undefined {

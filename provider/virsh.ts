@@ -1,16 +1,8 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import {
-  DomainRef,
-  DomainState,
-  parseCapacity,
-  parseDomains,
-  parseError,
-  parseModified,
-  parseState,
-  parseVolumes,
-} from "./parse";
+import { modifiedOf } from "./domainXml";
+import { withFolder } from "./folder";
+import { DomainRef, DomainState, parseCapacity, parseDomains, parseError, parseState, parseVolumes } from "./parse";
 import { Run, run as realRun } from "./run";
 
 /**
@@ -58,8 +50,10 @@ export interface Libvirt {
   definition(uuid: string): Promise<string>;
   /** Replaces the definition of a domain that is off. */
   define(xml: string): Promise<void>;
-  /** Files of the pool that a volume is in, itself included, with the time of the last write in seconds. */
-  volumesBeside(path: string): Promise<Array<{ path: string; modified: number }>>;
+  /** Files of the pool that a volume is in, itself included. */
+  volumesBeside(path: string): Promise<string[]>;
+  /** When a volume was written to last, in seconds. */
+  volumeModified(path: string): Promise<number>;
 }
 
 /** The drive that holds the seed, as libvirt names it. */
@@ -158,22 +152,20 @@ export class Virsh implements Libvirt {
   }
 
   async define(xml: string): Promise<void> {
-    const dir = await mkdtemp(join(tmpdir(), "nixvm-"));
-    try {
-      const file = join(dir, "domain.xml");
+    await withFolder(async (folder) => {
+      const file = join(folder, "domain.xml");
       await writeFile(file, xml, { mode: 0o600 });
       await this.call("define", file);
-    } finally {
-      await rm(dir, { recursive: true, force: true });
-    }
+    });
   }
 
-  async volumesBeside(path: string): Promise<Array<{ path: string; modified: number }>> {
+  async volumesBeside(path: string): Promise<string[]> {
     const pool = (await this.call("vol-pool", path)).trim();
-    const paths = parseVolumes(await this.call("vol-list", pool));
-    return Promise.all(
-      paths.map(async (volume) => ({ path: volume, modified: parseModified(await this.call("vol-dumpxml", volume)) })),
-    );
+    return parseVolumes(await this.call("vol-list", pool));
+  }
+
+  async volumeModified(path: string): Promise<number> {
+    return modifiedOf(await this.call("vol-dumpxml", path));
   }
 
   private call(...args: string[]): Promise<string> {

@@ -156,9 +156,14 @@ export class FakeLibvirt implements Libvirt {
     this.onDefine(xml);
   }
 
-  async volumesBeside(): Promise<Array<{ path: string; modified: number }>> {
+  async volumesBeside(): Promise<string[]> {
     this.note("volumesBeside");
-    return this.volumes;
+    return this.volumes.map(({ path }) => path);
+  }
+
+  async volumeModified(path: string): Promise<number> {
+    this.note("volumeModified", `volumeModified ${path}`);
+    return this.volumes.find((volume) => volume.path === path)!.modified;
   }
 
   async agent(_uuid: string, command: AgentCommand): Promise<unknown> {

@@ -1,5 +1,6 @@
 import { applyGuest, InitFailed } from "../../provider/lifecycle";
-import { bootDiskOf, parseModified, parseVolumes, withBootDisk } from "../../provider/parse";
+import { bootDiskOf, modifiedOf, withBootDisk } from "../../provider/domainXml";
+import { parseVolumes } from "../../provider/parse";
 import { refusal } from "../../provider/quarantine";
 import { LibvirtError } from "../../provider/virsh";
 import { FakeLibvirt, Scene, want } from "./provider-fake";
@@ -9,8 +10,8 @@ const NEW = "bbbbbbbbbbbb";
 const overlay = (digest: string, creation = "01020304", vm = "web"): string =>
   `/pool/fleet-${vm}-${digest}-${creation}.qcow2`;
 const domain = (path: string): string => `<domain><name>fleet-web</name><devices>
-  <disk type='file' device='disk'><source file='${path}'/><target dev='vda'/><serial>boot</serial></disk>
-  <disk type='file' device='disk'><source file='/pool/fleet-web-persist'/><target dev='vdb'/><serial>persist</serial></disk>
+  <disk type="file" device="disk"><source file="${path}"/><target dev="vda"/><serial>boot</serial></disk>
+  <disk type="file" device="disk"><source file="/pool/fleet-web-persist"/><target dev="vdb"/><serial>persist</serial></disk>
 </devices></domain>`;
 const wanted = { ...want, imageDigest: NEW, imageId: "image-bad", goBack: true };
 
@@ -50,6 +51,8 @@ describe("a VM that is not healthy on a new image", () => {
     expect(bootDiskOf(scene.libvirt.inactive)).toBe(overlay(OLD));
     expect(scene.libvirt.inactive).toBe(domain(overlay(OLD)));
     expect(steps()).toEqual(["shutdown agent", "define", "start"]);
+    const asked = scene.libvirt.calls.filter((call) => call.startsWith("volumeModified "));
+    expect(asked.sort()).toEqual([OLD, NEW, "cccccccccccc"].map((digest) => `volumeModified ${overlay(digest)}`));
     expect(properties).toMatchObject({ healthy: true, imageId: "image-old", imageDigest: NEW });
     expect(properties["quarantined"]).toEqual([
       { digest: NEW, reason: expect.stringContaining("unit db failed"), at: expect.stringMatching(/^20\d\d-.*Z$/) },
@@ -130,7 +133,7 @@ describe("what is read of libvirt", () => {
     for (const none of [
       "<domain/>",
       domain("/a").replace("<serial>boot", "<serial>other"),
-      domain("/a") + domain("/b"),
+      domain("/a").replace("<serial>persist", "<serial>boot"),
     ]) {
       expect([bootDiskOf(none), withBootDisk(none, "/x")]).toEqual([undefined, undefined]);
     }
@@ -141,9 +144,7 @@ describe("what is read of libvirt", () => {
       "/pool dir/a b.qcow2",
       "/c",
     ]);
-    expect(parseModified("<timestamps><atime>1.5</atime><mtime>1763750000.25</mtime></timestamps>")).toBe(
-      1763750000.25,
-    );
-    expect(parseModified("<volume/>")).toBe(0);
+    expect(modifiedOf("<timestamps><atime>1.5</atime><mtime>1763750000.25</mtime></timestamps>")).toBe(1763750000.25);
+    expect(modifiedOf("<volume/>")).toBe(0);
   });
 });
