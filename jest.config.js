@@ -10,6 +10,7 @@ const common = {
 };
 
 module.exports = {
+  testSequencer: "<rootDir>/test/helpers/sequencer.cjs",
   projects: ["unit", "mocks", "engine", "live"].map((rung) => ({
     ...common,
     displayName: rung,

@@ -49,8 +49,9 @@ export function capture(command, args, options = {}) {
  * @param log file that gets the output; its tail is part of the error.
  * @param detail called with the last line of output, as it comes.
  * @param sweep end what the command has started and left running, in whatever process group.
+ * @param signal ends the command, which then counts as failed.
  */
-export function logged({ log, cwd, env, detail, sweep = false }, command, args) {
+export function logged({ log, cwd, env, detail, sweep = false, signal }, command, args) {
   mkdirSync(dirname(log), { recursive: true });
   const fd = openSync(log, "a");
   writeSync(fd, `$ ${[command, ...args].join(" ")}\n`);
@@ -61,6 +62,7 @@ export function logged({ log, cwd, env, detail, sweep = false }, command, args) 
       cwd,
       env: { ...(env ?? process.env), ...(sweep ? { [MARK]: mark } : {}) },
       stdio: ["ignore", "pipe", "pipe"],
+      signal,
     });
     // A set-up that is told to end must not leave a compiler or a package manager behind.
     const handlers = SIGNALS.map((signal) => [signal, () => (child.kill("SIGTERM"), release(), raise(signal))]);

@@ -74,6 +74,18 @@ export async function makeFromSource(root, part, out, { log, detail }) {
   await logged({ log, cwd: join(root, "tools/src", source.dir), env, detail: count }, go, args);
 }
 
+/** Fetches what parts are built from: the network has nothing to do while another part is compiled. The build tries again what failed. */
+export async function fetchAhead(root, parts, { log, signal }) {
+  const go = requireGo();
+  const env = goEnvironment(root, go);
+  // Only what the package needs, where `go mod download` fetches all that is in go.mod.
+  for (const { source } of parts.filter((part) => part.source?.package)) {
+    const args = ["list", "-deps", "-f", "{{with .Error}}{{.}}{{end}}", source.package];
+    await logged({ log, cwd: join(root, "tools/src", source.dir), env, signal }, go, args).catch(() => undefined);
+    if (signal.aborted) return;
+  }
+}
+
 /** Some gigabytes that only another build from source would use. */
 export function removeCaches(root) {
   rmSync(cacheDir(root), { recursive: true, force: true });

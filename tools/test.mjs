@@ -4,17 +4,19 @@
 //
 // --unit leaves out what needs an engine or a guest, --lint leaves out jest.
 // With arguments for jest only jest runs: who looks for one test does not want to wait for the linters.
-import { spawnSync } from "node:child_process";
+import { execFile, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { updateCoverage } from "./coverage.mjs";
 import { which } from "./exec.mjs";
 import { filesBelow, readJson } from "./files.mjs";
 import { elapsed } from "./progress.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const exec = promisify(execFile);
 const local = (path) => join(root, "node_modules", path);
 
 /** Folders that hold nothing of ours to check. */
@@ -53,7 +55,7 @@ function lints() {
   ];
 }
 
-function runLint({ name, files, run: [command, args], quiet }) {
+async function runLint({ name, files, run: [command, args], quiet }) {
   if (files?.length === 0) {
     console.log(`${name}: nothing to check, there are no such files`);
     return "empty";
@@ -63,10 +65,10 @@ function runLint({ name, files, run: [command, args], quiet }) {
     return "failed";
   }
   const start = Date.now();
-  const result = spawnSync(command, args, { cwd: root, encoding: "utf8", maxBuffer: 1 << 28 });
-  const ok = result.status === 0;
+  const said = await exec(command, args, { cwd: root, maxBuffer: 1 << 28 }).catch((failure) => failure);
+  const ok = !(said instanceof Error);
   // A parser prints what it has read: only its complaints matter.
-  if (!ok) process.stdout.write(`${quiet ? "" : result.stdout}${result.stderr}`);
+  if (!ok) process.stdout.write(`${quiet ? "" : said.stdout}${said.stderr}`);
   const of = files ? `, ${files.length} files` : "";
   console.log(`${name}: ${ok ? "ok" : "FAILED"} (${elapsed(Date.now() - start)}${of})`);
   return ok ? "passed" : "failed";
@@ -119,32 +121,29 @@ function runJest(projects, workers, extra) {
   }
 }
 
-function main(args) {
+async function main(args) {
   const unit = args[0] === "--unit";
   const lint = args[0] === "--lint";
   const extra = unit || lint ? args.slice(1) : args;
+  const all = extra.length === 0;
   let passed = 0;
   let failed = 0;
-  if (extra.length === 0 || lint) {
-    for (const outcome of lints().map(runLint)) {
+  if (all || lint) {
+    for (const outcome of await Promise.all(lints().map(runLint))) {
       if (outcome === "passed") passed++;
       if (outcome === "failed") failed++;
     }
   }
-  const runs = lint ? [] : [runJest(["unit", "mocks"], [], extra)];
-  if (!unit && !lint && extra.length > 0) runs.push(runJest(["engine", "live"], ["--runInBand"], extra));
-  if (!unit && !lint && extra.length === 0) {
-    // Guests that start leave one of two processors idle: two of these at a time, on however large a machine. The others are short.
-    const guests = "test/live/(fleet|presets|rollback|updates)";
-    runs.push(runJest(["engine", "live"], ["--verbose", "--runInBand", `--testPathIgnorePatterns=${guests}`], []));
-    runs.push(runJest(["live"], ["--verbose", "--maxWorkers=2", `--testPathPatterns=${guests}`], []));
-  }
+  const runs = lint ? [] : [runJest(["unit", "mocks"], all ? ["--maxWorkers=100%"] : [], extra)];
+  // A guest that starts leaves one of two processors idle: two files at a time, on however large a machine.
+  if (!unit && !lint)
+    runs.push(runJest(["engine", "live"], ["--verbose", all ? "--maxWorkers=2" : "--runInBand"], extra));
   for (const counts of runs) {
     passed += counts.passed;
     failed += counts.failed;
   }
   // A part of the tests says nothing about the rows that the others show.
-  if (!unit && !lint && extra.length === 0) {
+  if (!unit && !lint && all) {
     const { ok, line } = updateCoverage(
       root,
       runs.flatMap(({ tests }) => tests),
@@ -153,7 +152,7 @@ function main(args) {
     if (ok) passed++;
     else failed++;
   }
-  if (extra.length > 0 && !lint && runs.every((counts) => counts.files === 0)) {
+  if (!all && !lint && runs.every((counts) => counts.files === 0)) {
     console.log(`no test file matches: ${extra.join(" ")}`);
     failed++;
   }
@@ -164,4 +163,4 @@ function main(args) {
 if (!existsSync(local("jest"))) {
   console.error('nixvm: node_modules is missing: run "npm test", which sets it up.');
   process.exitCode = 2;
-} else process.exitCode = main(process.argv.slice(2));
+} else process.exitCode = await main(process.argv.slice(2));

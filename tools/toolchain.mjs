@@ -7,7 +7,7 @@ import { which } from "./exec.mjs";
 import { compare, fingerprint, readJson, writeAtomically } from "./files.mjs";
 import { downloadPulumi, fetchLibvirtProvider, installPlugin, probe, pulumiVersion } from "./official.mjs";
 import { PARTS, PULUMI_ACCEPTED } from "./parts.mjs";
-import { makeFromSource, recipe, removeCaches, requireGo } from "./source.mjs";
+import { fetchAhead, makeFromSource, recipe, removeCaches, requireGo } from "./source.mjs";
 
 const RECORD = "toolchain.json";
 
@@ -80,23 +80,31 @@ export async function ensureToolchain(root, { progress, force, thorough, log }) 
   };
   // The list is taken anew after each part: which language host is needed follows from the CLI's way.
   const done = new Set();
-  for (;;) {
-    const todo = missingParts(root, { record, force, thorough }).filter((part) => !done.has(part.name));
-    if (todo.length === 0) break;
-    const [part] = todo;
-    done.add(part.name);
-    mkdirSync(work, { recursive: true });
-    const context = {
-      root,
-      part,
-      record,
-      progress,
-      work,
-      log,
-      count: `(${done.size} of ${done.size - 1 + todo.length})`,
-    };
-    if (await makePart(context, force, reachable)) made++;
-    writeRecord(root, record);
+  const fetching = new AbortController();
+  let ahead;
+  try {
+    for (;;) {
+      const todo = missingParts(root, { record, force, thorough }).filter((part) => !done.has(part.name));
+      if (todo.length === 0) break;
+      const [part, ...others] = todo;
+      done.add(part.name);
+      mkdirSync(work, { recursive: true });
+      const context = {
+        root,
+        part,
+        record,
+        progress,
+        work,
+        log,
+        count: `(${done.size} of ${done.size + others.length})`,
+        fetchOthers: () => (ahead ??= fetchAhead(root, others, { log, signal: fetching.signal })),
+      };
+      if (await makePart(context, force, reachable)) made++;
+      writeRecord(root, record);
+    }
+  } finally {
+    fetching.abort();
+    await ahead;
   }
   rmSync(work, { recursive: true, force: true });
   if (made > 0) removeCaches(root);
@@ -143,8 +151,9 @@ async function makePart(context, force, reachable) {
   return true;
 }
 
-async function makeOneFromSource({ root, part, record, work, log, detail }) {
+async function makeOneFromSource({ root, part, record, work, log, detail, fetchOthers }) {
   const out = join(work, part.name);
+  if (!part.source.copy) fetchOthers();
   await makeFromSource(root, part, out, { log, detail });
   chmodSync(out, 0o755);
   put(root, part, out);

@@ -2,7 +2,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
-import { type EngineEvent, LocalWorkspace, type PulumiFn, type Stack } from "@pulumi/pulumi/automation";
+import { type EngineEvent, LocalWorkspace, type OutputMap, type PulumiFn, type Stack } from "@pulumi/pulumi/automation";
 import wholeProgram from "../../index";
 import type { VmSummary } from "../../components/VirtualMachine";
 import { LiveVm } from "../../cli/guests";
@@ -23,6 +23,9 @@ export const IMAGES = path.join(ROOT, ".nixvm", "images");
 
 /** A stack of the real program, or of a part of it, on the real engine and a real libvirt, with a state and a pool of its own. */
 export class LiveStack {
+  /** Those of the last `up`, which has asked for them: each question is another start of Pulumi. */
+  private outputs?: OutputMap;
+
   private constructor(
     readonly dir: string,
     readonly name: string,
@@ -49,27 +52,26 @@ export class LiveStack {
     return new LiveStack(dir, name, stack);
   }
 
-  /** Replaces the whole stack file. */
+  /** Writes another stack file, as its users do. */
   async configure(config: Record<string, unknown>): Promise<void> {
-    const old = await this.stack.getAllConfig();
-    if (Object.keys(old).length > 0) {
-      await this.stack.removeAllConfig(Object.keys(old));
-    }
-    for (const [key, value] of Object.entries(config)) {
-      await this.stack.setConfig(`nixvm:${key}`, { value: JSON.stringify(value) });
-    }
+    const { workspace } = this.stack;
+    const settings = await workspace.stackSettings(this.name);
+    const named = Object.entries(config).map(([key, value]) => [`nixvm:${key}`, value]);
+    await workspace.saveStackSettings(this.name, { ...settings, config: Object.fromEntries(named) });
   }
 
   up(
     options: { refresh?: boolean; signal?: AbortSignal; onEvent?: (event: EngineEvent) => void } = {},
   ): Promise<Operation> {
-    return this.run(options.onEvent, (watch) =>
-      this.stack.up({
+    this.outputs = undefined;
+    return this.run(options.onEvent, async (watch) => {
+      const { outputs } = await this.stack.up({
         ...watch,
         ...(options.refresh === undefined ? {} : { refresh: options.refresh }),
         ...(options.signal === undefined ? {} : { signal: options.signal }),
-      }),
-    );
+      });
+      this.outputs = outputs;
+    });
   }
 
   preview(options: { refresh?: boolean; expectNoChanges?: boolean } = {}): Promise<Operation> {
@@ -90,8 +92,8 @@ export class LiveStack {
   }
 
   async vms(): Promise<Map<string, LiveVm>> {
-    const outputs = await this.stack.outputs();
-    const vms = (outputs.vms?.value ?? {}) as Record<string, VmSummary>;
+    this.outputs ??= await this.stack.outputs();
+    const vms = (this.outputs.vms?.value ?? {}) as Record<string, VmSummary>;
     return new Map(Object.entries(vms).map(([name, vm]) => [name, new LiveVm(name, vm)]));
   }
 

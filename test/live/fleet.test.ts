@@ -38,7 +38,7 @@ beforeAll(async () => {
     defaults: {
       image: "os",
       memory: "512MiB",
-      vcpus: 2,
+      vcpus: 1,
       persist: { size: "512MiB" },
       adminKeys: [key.publicKey],
       userKeys: [key.publicKey],

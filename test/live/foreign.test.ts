@@ -11,7 +11,7 @@ const pool = path.join(process.env.NIXVM_POOL_ROOT ?? "", "nixvm-foreign");
 const config = {
   images: { os: { path: path.join(IMAGES, "reference-v1.qcow2") } },
   defaults: { image: "os", memory: "64MiB", running: false, persist: { size: "64MiB", protect: false, retain: false } },
-  fleet: { web: { network: { mode: "user", sshPort: 23301 } } },
+  fleet: { web: { network: { mode: "user", sshPort: 23701 } } },
 };
 
 function definition(name: string): string {

@@ -76,7 +76,7 @@ beforeAll(async () => {
   config = {
     images: { os: { path: path.join(IMAGES, "reference-v1.qcow2") } },
     rollout: { gateTimeout: "10m", stopTimeout: "2m", batch: 2 },
-    defaults: { image: "os", memory: "640MiB", vcpus: 2, adminKeys: [key.publicKey], userKeys: [key.publicKey] },
+    defaults: { image: "os", memory: "640MiB", vcpus: 1, adminKeys: [key.publicKey], userKeys: [key.publicKey] },
     fleet: {
       sealed: { preset: "sealed", scratch: { size: "256MiB", nixOverlay: true } },
       workbench: { preset: "workbench", home: { mode: "tmpfs", size: "64MiB" }, persist: { size: "256MiB" } },

@@ -29,6 +29,7 @@ beforeAll(async () => {
       image: "zfs",
       preset: "rollback",
       memory: "768MiB",
+      vcpus: 1,
       persist: { size: "1GiB" },
       adminKeys: [newKey(stack.dir, "key").publicKey],
     },

@@ -57,7 +57,7 @@ beforeAll(async () => {
   config = {
     images: { os: { path: path.join(IMAGES, "reference-standins.qcow2") } },
     rollout: { gateTimeout: "10m", stopTimeout: "2m", batch: 2 },
-    defaults: { image: "os", memory: "512MiB", vcpus: 2, adminKeys: [key.publicKey], userKeys: [key.publicKey] },
+    defaults: { image: "os", memory: "512MiB", vcpus: 1, adminKeys: [key.publicKey], userKeys: [key.publicKey] },
     fleet: {
       pull: { preset: "zvm", persist: { size: "128MiB" }, update: { mode: "pull", flake, every: "1h" } },
       work: { preset: "workbench", persist: { size: "128MiB" }, home: { mode: "tmpfs", size: "32MiB" } },
