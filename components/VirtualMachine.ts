@@ -96,47 +96,50 @@ export class VirtualMachine extends pulumi.ComponentResource {
 
     const consoleLog = isTest(host.uri) ? undefined : plan.consoleLogPath(host.consoleDir, vm.domainName);
     const disks = [
-      { volumeId: overlay.volumeId, serial: "boot" },
-      ...(persist ? [{ volumeId: persist.volumeId, serial: "persist" }] : []),
-      ...(scratch ? [{ volumeId: scratch.volumeId, serial: "scratch" }] : []),
+      {
+        path: `${host.pool.path}/${plan.bootPlaceholder(args.prefix, vm.name)}` as pulumi.Input<string>,
+        serial: "boot",
+      },
+      ...(persist ? [{ path: persist.volumeId, serial: "persist" }] : []),
+      ...(scratch ? [{ path: scratch.volumeId, serial: "scratch" }] : []),
     ];
-    const xslt = pulumi
-      .all([uuid, mac, pulumi.all(disks.map((d) => d.volumeId))])
-      .apply(([knownUuid, knownMac, paths]) =>
-        domainXslt({
-          type: isTest(host.uri) ? "test" : host.accelerator === "kvm" ? "kvm" : "qemu",
-          uuid: knownUuid,
-          disks: disks.map((d, i) => ({ path: paths[i] ?? "", serial: d.serial })),
-          seedPath,
-          nic: nicOf(vm.network, knownMac),
-          noCoreDump: scratch !== undefined,
-          ...(consoleLog === undefined ? {} : { consoleLog }),
-          ...(vm.firmware === null ? {} : { firmware: vm.firmware }),
-          ...(vm.cpuModel === null ? {} : { cpuModel: vm.cpuModel }),
-        }),
-      );
+    const xslt = pulumi.all([uuid, mac, pulumi.all(disks.map((d) => d.path))]).apply(([knownUuid, knownMac, paths]) =>
+      domainXslt({
+        type: isTest(host.uri) ? "test" : host.accelerator === "kvm" ? "kvm" : "qemu",
+        uuid: knownUuid,
+        disks: disks.map((d, i) => ({ path: paths[i] ?? "", serial: d.serial })),
+        seedPath,
+        nic: nicOf(vm.network, knownMac),
+        noCoreDump: scratch !== undefined,
+        ...(consoleLog === undefined ? {} : { consoleLog }),
+        ...(vm.firmware === null ? {} : { firmware: vm.firmware }),
+        ...(vm.cpuModel === null ? {} : { cpuModel: vm.cpuModel }),
+      }),
+    );
     const domain = new libvirt.Domain(
       `${name}-domain`,
       {
         name: vm.domainName,
         description: `nixvm ${args.prefix}`,
         type: isTest(host.uri) ? "test" : host.accelerator === "kvm" ? "kvm" : "qemu",
+        // For a start: from then on the Guest decides these.
         memory: vm.memoryMiB,
         vcpu: vm.vcpus,
-        running: vm.running,
-        autostart: vm.running,
-        disks: disks.map(({ volumeId }) => ({ volumeId })),
+        running: false,
         networkInterfaces: interfacesOf(vm, mac, args.networkName),
         xml: { xslt },
       },
       {
         parent: this,
         dependsOn: [seed.disk, ...args.after.map((other) => other.guest)],
-        // The provider plans a change of these in place, and then changes nothing in libvirt.
-        replaceOnChanges: ["disks", "networkInterfaces"],
+        // The provider plans a change of these in place, and then changes nothing in libvirt. Disks are in the stylesheet.
+        replaceOnChanges: ["xml", "networkInterfaces"],
         deleteBeforeReplace: true,
-        // What a refresh reads back: chosen by libvirt, or said in the stylesheet.
-        ignoreChanges: ["firmware", "nvram", "cpu", "machine", "arch", "emulator", "type"],
+        // What a refresh reads back: chosen by libvirt, said in the stylesheet, or decided by the Guest.
+        ignoreChanges: [
+          ...["firmware", "nvram", "cpu", "machine", "arch", "emulator", "type", "disks"],
+          ...["memory", "vcpu", "running", "autostart"],
+        ],
       },
     );
 
@@ -149,8 +152,11 @@ export class VirtualMachine extends pulumi.ComponentResource {
         uuid,
         domainId: domain.id,
         imageDigest: digest,
+        overlayPath: overlay.volumeId,
         memoryMiB: vm.memoryMiB,
         vcpus: vm.vcpus,
+        ...(vm.memoryMaximumMiB === null ? {} : { memoryMaximumMiB: vm.memoryMaximumMiB }),
+        ...(vm.vcpusMaximum === null ? {} : { vcpusMaximum: vm.vcpusMaximum }),
         network: describeNetwork(vm.network),
         accelerator: host.accelerator,
         seedDigest,

@@ -17,7 +17,10 @@ export interface DomainSpec {
   type: "kvm" | "qemu" | "test";
   /** UUID of the VM, kept for life: the provider takes it over as its resource id. */
   uuid: string;
-  /** Disks in order: the first is `vda` and is booted from. */
+  /**
+   * Disks in order: the first is `vda` and is booted from. Its path only holds the place: the Guest puts the overlay there, so that
+   * an upgrade is no change of the domain.
+   */
   disks: DomainDiskSpec[];
   /** Path of the seed's ISO image; the same for the VM's life, so that another seed is no change of the domain. */
   seedPath: string;

@@ -13,17 +13,20 @@ export interface ResourceDiff {
   reasons: string[];
 }
 
-/** These come with a new domain, so the guest restarts. The rest is applied to the running guest. */
-const replacing = new Set([
-  "domainId",
-  "uuid",
-  "domain",
-  "imageDigest",
-  "memoryMiB",
-  "vcpus",
-  "network",
-  "accelerator",
-]);
+/** These come with a new domain, so the guest is stopped before and made anew after it. */
+const replacing = new Set(["domainId", "uuid", "domain", "network", "accelerator"]);
+/** These need a restart in the same domain. The rest is applied to the running guest. */
+const restarting = new Set(["imageDigest", "overlayPath", "memoryMaximumMiB", "vcpusMaximum"]);
+/** These say how a change goes, and are none. */
+const manner = new Set(["goBack", "retry"]);
+
+/** The inputs for which a running guest has to restart. Without a maximum its shape is fixed while it runs. */
+function restartsFor(updates: string[], news: Props): string[] {
+  const shape = { memoryMiB: "memoryMaximumMiB", vcpus: "vcpusMaximum" };
+  return updates.filter(
+    (key) => restarting.has(key) || (key in shape && typeof news[shape[key as keyof typeof shape]] !== "number"),
+  );
+}
 
 /**
  * Compares inputs with inputs: what the guest reported is no wish. Of the outputs only three count, and only after a
@@ -33,7 +36,7 @@ export function diffGuest(oldInputs: Props, news: Props, olds: Props = {}): Reso
   const replaces: string[] = [];
   const updates: string[] = [];
   for (const key of [...new Set([...Object.keys(oldInputs), ...Object.keys(news)])].sort()) {
-    if (key.startsWith("__") || same(oldInputs[key], news[key])) continue;
+    if (key.startsWith("__") || manner.has(key) || same(oldInputs[key], news[key])) continue;
     (replacing.has(key) ? replaces : updates).push(key);
   }
   const drift = driftOf(olds, news);
@@ -76,12 +79,17 @@ function reasons(
   news: Props,
   oldOutputs: Props,
 ): string[] {
-  const causes = replaces.filter((key) => key !== "domainId").map((key) => cause(key, olds, news));
+  const off = news["running"] === false || olds["running"] === false;
+  const restarts = [...replaces, ...restartsFor(updates, news)];
+  const causes = restarts.filter((key) => causing(key, restarts)).map((key) => cause(key, olds, news));
   // A new domain is the effect of the other causes where there are any.
   if (causes.length === 0 && replaces.includes("domainId")) causes.push("its domain is replaced");
   const lines: string[] = [];
-  if (causes.length > 0) lines.push(`restarts, because ${causes.join(" and ")}`);
-  if (replaces.length > 0) return lines;
+  if (causes.length > 0) lines.push(`${off ? "while it is off, " : "restarts, because "}${causes.join(" and ")}`);
+  if (restarts.length > 0 && !off) return lines;
+  for (const key of ["memoryMiB", "vcpus"].filter((one) => updates.includes(one) && !restarts.includes(one))) {
+    lines.push(`${off ? "while it is off, " : ""}${cause(key, olds, news)}${off ? "" : " live, no restart"}`);
+  }
   if (updates.includes("seedDigest")) lines.push("applies a new seed live, no restart");
   if (updates.includes("persistBytes")) lines.push(growth(olds["persistBytes"], news["persistBytes"]));
   if (updates.includes("running")) lines.push(news["running"] === false ? "is stopped cleanly" : "is started");
@@ -97,15 +105,27 @@ function reasons(
   return lines;
 }
 
+/** Whether an input is a cause of its own: another image means another overlay, another maximum often another amount. */
+function causing(key: string, among: string[]): boolean {
+  if (key === "domainId") return false;
+  return !(key === "overlayPath" && among.includes("imageDigest"));
+}
+
 function cause(key: string, olds: Props, news: Props): string {
-  const change = (unit = "") => `changes from ${show(olds[key])}${unit} to ${show(news[key])}${unit}`;
+  const change = (unit = "") => `changes from ${show(olds[key], unit)} to ${show(news[key], unit)}`;
   switch (key) {
     case "imageDigest":
       return `the image changes from ${imageName(olds)} to ${imageName(news)}`;
+    case "overlayPath":
+      return "its overlay changes";
     case "memoryMiB":
       return `the memory ${change(" MiB")}`;
+    case "memoryMaximumMiB":
+      return `the maximum of the memory ${change(" MiB")}`;
     case "vcpus":
       return `the number of vCPUs ${change()}`;
+    case "vcpusMaximum":
+      return `the maximum of vCPUs ${change()}`;
     case "network":
       return `the network ${change()}`;
     case "domain":
@@ -131,7 +151,7 @@ function growth(from: unknown, to: unknown): string {
   return `persist grows from ${formatBytes(from)} to ${formatBytes(to)} live`;
 }
 
-function show(value: unknown): string {
+function show(value: unknown, unit: string): string {
   if (isUnknown(value)) return "(not known yet)";
-  return typeof value === "string" || typeof value === "number" ? String(value) : "(none)";
+  return typeof value === "string" || typeof value === "number" ? `${value}${unit}` : "(none)";
 }

@@ -1,8 +1,8 @@
 import * as pulumi from "@pulumi/pulumi";
 
 /**
- * What a Guest is to become and how to reach it. Nothing here makes or changes the domain: `libvirt.Domain` does that
- * before, and passes its id on.
+ * What a Guest is to become and how to reach it. `libvirt.Domain` makes the chassis before: disks that stay, network card,
+ * firmware. What an upgrade changes is here, so that it is one update that can be undone.
  */
 export interface GuestArgs {
   /** libvirt URI of the host, such as `qemu:///system`. With a `test:` URI nothing is waited for: that driver has no guests. */
@@ -25,10 +25,18 @@ export interface GuestArgs {
   imageId?: pulumi.Input<string>;
   /** sha256 of the image file. A change restarts the VM, and the preview says from which image to which. */
   imageDigest: pulumi.Input<string>;
-  /** Memory in MiB. A change restarts the VM. */
+  /** Path of the overlay on the host that the VM boots from. A change restarts the VM: clean stop, new overlay, start. */
+  overlayPath: pulumi.Input<string>;
+  /** Memory in MiB. A change within the maximum is made live; any other restarts the VM. */
   memoryMiB: pulumi.Input<number>;
-  /** Number of virtual CPUs. A change restarts the VM. */
+  /**
+   * What memory can grow to while the VM runs, in MiB. Gives it a balloon device. If unset, memory is fixed. A change restarts the VM.
+   */
+  memoryMaximumMiB?: pulumi.Input<number>;
+  /** Number of virtual CPUs. A change within the maximum is made live; any other restarts the VM. */
   vcpus: pulumi.Input<number>;
+  /** What the number of virtual CPUs can grow to while the VM runs. If unset, it is fixed. A change restarts the VM. */
+  vcpusMaximum?: pulumi.Input<number>;
   /** The network in one line, such as `user:2222` or `nat:default`. A change restarts the VM. */
   network: pulumi.Input<string>;
   /** How the guest is run. A change restarts the VM. */
@@ -59,8 +67,8 @@ export interface GuestArgs {
   /** Path of the serial log on this machine; its last 40 lines are shown when the gate fails. If unset, none are. */
   consoleLog?: pulumi.Input<string>;
   /**
-   * Whether a VM that does not get healthy on a new image is brought back to the overlay it ran on before. Default false. The step
-   * fails all the same, and the image is quarantined.
+   * Whether a VM that does not get healthy on a new image is brought back to the overlay it was last healthy on. Default false. The
+   * step fails all the same, and the image is quarantined.
    */
   goBack?: pulumi.Input<boolean>;
   /** Whether an image that is quarantined for this VM may be tried again. Default false: a preview with it is refused. */

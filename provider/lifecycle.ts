@@ -2,10 +2,11 @@ import { address, Look, look } from "./agent";
 import { Backoff, Cancelled, orCancelled } from "./clock";
 import { consoleTail } from "./console";
 import { Deps, Gate, GuestFailure } from "./gate";
-import { goBack, goForward } from "./goBack";
+import { goBack } from "./goBack";
 import { growDisk, growFileSystem } from "./grow";
 import { GuestInputs, Props } from "./inputs";
-import { Quarantined } from "./quarantine";
+import { changeLive, defineMachine, definedMachine, machineFor, needsRestart, runningMachine } from "./machine";
+import { afterFailure, afterSuccess, Memory, memoryOf, remembered } from "./memory";
 import { stopGuest } from "./stop";
 import { LibvirtError } from "./virsh";
 
@@ -31,63 +32,49 @@ export class InitFailed extends Error {
   }
 }
 
-/** How a guest came to be what it is asked to be now. */
-export interface History {
-  /** The guest starts for the first time on its overlay: a failure is one of the image. */
-  fresh: boolean;
-  /** Images that failed on this VM. */
-  quarantined: Quarantined[];
-}
-
 /** Brings the guest to what `want` says, from wherever it is; serves create and update alike. Gives the outputs. */
 export async function applyGuest(
   want: GuestInputs,
   timeoutSeconds: number,
   deps: Deps,
-  { fresh, quarantined }: History = { fresh: false, quarantined: [] },
+  memory: Memory = { quarantined: [] },
 ): Promise<Props> {
   // libvirt's test driver runs no guests: there is nothing to wait for, and every virsh would see a world of its own.
   if (want.uri.startsWith("test:")) return { ...want };
   await ours(want, deps);
-  const others = quarantined.filter(({ digest }) => digest !== want.imageDigest);
-  const observed: Props = { ...want, healthy: false, ...known(quarantined) };
+  const observed: Props = { ...want, healthy: false };
   const limitMs = (timeoutSeconds > 0 ? timeoutSeconds : defaultGateSeconds) * 1000;
+  const failed = (message: string, then: Memory = memory) =>
+    new InitFailed(message, want.uuid, { ...observed, ...remembered(then) });
   try {
-    // Also after a way back that was broken off.
-    const maybeBack = want.goBack === true || want.retry === true || quarantined.length > 0;
-    if (want.running && !fresh && maybeBack) fresh = await goForward(want, deps);
-    const reached = want.running ? await bringUp(want, limitMs, deps, observed) : await bringDown(want, deps);
-    return { ...reached, ...known(others) };
+    await orCancelled(deps.libvirt.autostart(want.uuid, want.running), deps.signal);
+    if (!want.running) return { ...(await bringDown(want, deps)), ...remembered(memory) };
+    return { ...(await bringUp(want, limitMs, deps, observed)), ...remembered(afterSuccess(memory, want)) };
   } catch (error) {
-    if (error instanceof Cancelled) {
-      throw new InitFailed(`${want.vm}: cancelled while it was waited for; run "pulumi up" again`, want.uuid, observed);
-    }
-    if (error instanceof GuestFailure) {
-      if (error.look) Object.assign(observed, outputs(want, error.look, undefined), { healthy: false });
-      const message = await explain(want, error);
-      if (!fresh || want.goBack !== true) throw new InitFailed(message, want.uuid, observed);
-      const back = await goBack(want, limitMs, deps);
-      if (back.look) Object.assign(observed, outputs(want, back.look, undefined));
-      const entry = { digest: want.imageDigest, reason: error.message, at: new Date().toISOString() };
-      throw new InitFailed(`${message}\n${want.vm}: ${back.said}`, want.uuid, {
-        ...observed,
-        ...known(back.look ? [...others, entry] : quarantined),
-      });
-    }
-    if (error instanceof LibvirtError) throw new InitFailed(`${want.vm}: ${error.message}`, want.uuid, observed);
-    throw error;
+    if (error instanceof Cancelled)
+      throw failed(`${want.vm}: cancelled while it was waited for; run "pulumi up" again`);
+    if (error instanceof LibvirtError) throw failed(`${want.vm}: ${error.message}`);
+    if (!(error instanceof GuestFailure)) throw error;
+    if (error.look) Object.assign(observed, outputs(want, error.look, undefined), { healthy: false });
+    const message = await explain(want, error);
+    const { lastGood } = memory;
+    // One that was well on this very overlay has another trouble than its image.
+    if (want.goBack !== true || lastGood === undefined || lastGood.overlayPath === want.overlayPath)
+      throw failed(message);
+    const back = await goBack(want, lastGood, limitMs, deps);
+    if (back.look) Object.assign(observed, outputs({ ...want, ...lastGood }, back.look, undefined));
+    const then = back.look ? afterFailure(memory, want.imageDigest, error.message, new Date()) : memory;
+    throw failed(`${message}\n${want.vm}: ${back.said}`, then);
   }
 }
 
-const known = (quarantined: Quarantined[]): Props => (quarantined.length > 0 ? { quarantined } : {});
-
 async function bringUp(want: GuestInputs, limitMs: number, deps: Deps, observed: Props): Promise<Props> {
-  const { state } = await orCancelled(deps.libvirt.state(want.uuid), deps.signal);
+  const running = await becomeMachine(want, deps);
   // Before the gate: a disk that is large enough when the guest starts needs no second step.
-  const grew = await growDisk(want, state !== "shut off", deps);
-  observed["state"] = state;
+  const grew = await growDisk(want, running, deps);
+  observed["state"] = running ? "running" : "shut off";
   let seen = await new Gate(want, deps, limitMs).wait();
-  seen = await growFileSystem(want, seen, grew && state !== "shut off", deps);
+  seen = await growFileSystem(want, seen, grew && running, deps);
   const ip = await firstAddress(want, deps);
   if (seen.status?.rebootPending) {
     const staged = seen.status.update?.staged;
@@ -98,8 +85,27 @@ async function bringUp(want: GuestInputs, limitMs: number, deps: Deps, observed:
   return outputs(want, seen, ip);
 }
 
+/** Gives a guest the machine that is wanted: live where it can be, else with a clean stop. True when it still runs then. */
+async function becomeMachine(want: GuestInputs, deps: Deps): Promise<boolean> {
+  const then = machineFor(want);
+  const { state } = await orCancelled(deps.libvirt.state(want.uuid), deps.signal);
+  let running = state !== "shut off";
+  if (running) {
+    const now = await runningMachine(want.uuid, deps);
+    if (needsRestart(now, then)) {
+      await stopGuest(want.uuid, want.stopTimeoutSeconds * 1000, deps);
+      running = false;
+    } else if (state === "running") {
+      await changeLive(now, want, deps);
+    }
+  }
+  await defineMachine(want.uuid, then, deps);
+  return running;
+}
+
 async function bringDown(want: GuestInputs, deps: Deps): Promise<Props> {
   await stopGuest(want.uuid, want.stopTimeoutSeconds * 1000, deps);
+  await defineMachine(want.uuid, machineFor(want), deps);
   await growDisk(want, false, deps);
   deps.progress("shut off");
   return { ...want, state: "shut off" };
@@ -164,11 +170,34 @@ export async function deleteGuest(want: GuestInputs, timeoutSeconds: number, dep
   }
 }
 
+/** Inputs and outputs of a guest as it really is. */
+export interface Found {
+  inputs: Props;
+  outputs: Props;
+}
+
 /** What the guest really runs; undefined when its domain is gone. `olds` are the outputs of the last look. */
-export async function readGuest(want: GuestInputs, olds: Props, deps: Deps): Promise<Props | undefined> {
-  if (want.uri.startsWith("test:")) return olds;
+export async function readGuest(want: GuestInputs, olds: Props, deps: Deps): Promise<Found | undefined> {
+  if (want.uri.startsWith("test:")) return { inputs: { ...want }, outputs: olds };
   const domains = await orCancelled(deps.libvirt.domains(), deps.signal);
   if (!domains.some((domain) => domain.uuid === want.uuid)) return undefined;
+  const real = await realInputs(want, olds, deps);
+  const outputs = await readOutputs(real, olds, deps);
+  return { inputs: { ...real }, outputs };
+}
+
+/**
+ * The inputs that would make the guest what it is: a VM that was brought back is on its former image, whatever was tried. With them in
+ * the state, the former image in the stack file is no change.
+ */
+async function realInputs(want: GuestInputs, olds: Props, deps: Deps): Promise<GuestInputs> {
+  const { bootPath, memoryMiB, vcpus } = await definedMachine(want.uuid, deps);
+  const { lastGood } = memoryOf(olds);
+  const { imageId: _, ...rest } = { ...want, overlayPath: bootPath, memoryMiB, vcpus };
+  return bootPath === lastGood?.overlayPath ? { ...rest, ...lastGood } : { ...want, ...rest };
+}
+
+async function readOutputs(want: GuestInputs, olds: Props, deps: Deps): Promise<Props> {
   const { state } = await orCancelled(deps.libvirt.state(want.uuid), deps.signal);
   if (state !== "running") return { ...olds, state };
   let seen: Look;

@@ -51,12 +51,10 @@ export function parseForwardedPorts(xml: string): number[] {
   return [...xml.matchAll(/hostfwd=tcp:[^:,'"\s]*:(\d+)-/g)].map((match) => Number(match[1]));
 }
 
-/** `virsh vol-list`: names and paths of volumes; a name may hold spaces, a path begins with "/". */
-export function parseVolumes(text: string): string[] {
-  return text.split("\n").flatMap((line) => {
-    const match = /^\s*\S.*?\s+(\/.*\S)\s*$/.exec(line);
-    return match ? [match[1]!] : [];
-  });
+/** MiB that a running guest has, of `virsh dommemstat`; undefined when its balloon does not say. */
+export function parseBalloon(text: string): number | undefined {
+  const match = /^actual (\d+)$/m.exec(text);
+  return match ? Number(match[1]) / 1024 : undefined;
 }
 
 /** First IPv4 address of `guest-network-get-interfaces` that is not a loopback one; undefined when there is none yet. */

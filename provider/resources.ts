@@ -3,8 +3,8 @@ import { diffGuest, onlyDomainUnknown, ResourceDiff } from "./diff";
 import { Display } from "./engine";
 import { Deps } from "./gate";
 import { checkGuest, Failure, GuestInputs, guestInputs, Props, readInputs, UNKNOWN } from "./inputs";
-import { applyGuest, deleteGuest, readGuest } from "./lifecycle";
-import { Quarantined, quarantinedOf, refusal } from "./quarantine";
+import { applyGuest, deleteGuest, Found, readGuest } from "./lifecycle";
+import { memoryOf, refusal } from "./memory";
 import { Libvirt } from "./virsh";
 
 /** What a Guest needs from the outside; replaced in tests. */
@@ -29,7 +29,7 @@ export interface ResourceType {
   create(urn: string, news: Props, timeout: number, preview: boolean): Promise<{ id: string; properties: Props }>;
   update(target: Target, olds: Props, news: Props, timeout: number, preview: boolean): Promise<Props>;
   /** Undefined when it is gone. */
-  read(target: Target, inputs: Props, olds: Props): Promise<Props | undefined>;
+  read(target: Target, inputs: Props, olds: Props): Promise<Found | undefined>;
   delete(target: Target, inputs: Props, timeout: number): Promise<void>;
 }
 
@@ -38,22 +38,20 @@ const volatile = ["state", "healthy", "imageVersion", "bootId", "bootedAt", "ip"
 
 export class GuestType implements ResourceType {
   /**
-   * Inputs of guests whose domain is being replaced. The engine first asks for a diff with nothing but the domain's id
-   * unknown; then it registers the guest as a new one and shows the former inputs to nobody, so that why it restarts,
-   * and a refused shrink, could not be told without this memory.
+   * Guests whose domain is being replaced. The engine first asks for a diff with nothing but the domain's id unknown; then it
+   * registers the guest as a new one and shows what was before to nobody, so that why it restarts, a refused shrink, and what the
+   * VM was last healthy on could not be told without this.
    */
-  private readonly replaced = new Map<string, Props>();
+  private readonly replaced = new Map<string, { inputs: Props; outputs: Props }>();
   private readonly told = new Set<string>();
-  /** Images that failed on a guest that is being replaced: the new one is not told of the former outputs either. */
-  private readonly quarantined = new Map<string, Quarantined[]>();
 
   constructor(private readonly world: World) {}
 
   check(urn: string, olds: Props | undefined, news: Props): Failure[] {
     const fresh = olds === undefined || Object.keys(olds).length === 0;
-    const before = fresh ? this.replaced.get(urn) : olds;
+    const before = fresh ? this.replaced.get(urn)?.inputs : olds;
     const failures = checkGuest(before, news);
-    const why = refusal({ quarantined: this.quarantined.get(urn) ?? [] }, news);
+    const why = refusal(this.replaced.get(urn)?.outputs ?? {}, news);
     if (fresh && why !== undefined) failures.push({ property: "imageDigest", reason: why });
     if (fresh && before !== undefined && failures.length === 0) {
       const { reasons } = diffGuest(before, news);
@@ -65,10 +63,9 @@ export class GuestType implements ResourceType {
   }
 
   diff({ urn }: Target, oldInputs: Props, olds: Props, news: Props): ResourceDiff {
-    this.quarantined.set(urn, quarantinedOf(olds));
     const diff = diffGuest(oldInputs, news, olds);
     if (onlyDomainUnknown(diff, news)) {
-      this.replaced.set(urn, oldInputs);
+      this.replaced.set(urn, { inputs: oldInputs, outputs: olds });
     } else {
       this.refuse(olds, news);
       this.tell(urn, news, diff.reasons);
@@ -84,8 +81,8 @@ export class GuestType implements ResourceType {
   ): Promise<{ id: string; properties: Props }> {
     if (preview) return { id: "", properties: news };
     const want = decode(news);
-    const history = { fresh: true, quarantined: this.quarantined.get(urn) ?? [] };
-    return { id: want.uuid, properties: await applyGuest(want, timeout, this.deps(urn, want.uri, want.vm), history) };
+    const memory = memoryOf(this.replaced.get(urn)?.outputs ?? {});
+    return { id: want.uuid, properties: await applyGuest(want, timeout, this.deps(urn, want.uri, want.vm), memory) };
   }
 
   async update({ urn }: Target, olds: Props, news: Props, timeout: number, preview: boolean): Promise<Props> {
@@ -97,11 +94,10 @@ export class GuestType implements ResourceType {
       return kept;
     }
     const want = decode(news);
-    const history = { fresh: false, quarantined: quarantinedOf(olds) };
-    return applyGuest(want, timeout, this.deps(urn, want.uri, want.vm), history);
+    return applyGuest(want, timeout, this.deps(urn, want.uri, want.vm), memoryOf(olds));
   }
 
-  async read({ urn }: Target, inputs: Props, olds: Props): Promise<Props | undefined> {
+  async read({ urn }: Target, inputs: Props, olds: Props): Promise<Found | undefined> {
     if (Object.keys(inputs).length === 0) {
       throw new Error(
         "nixvm:index:Guest cannot be imported: it holds no data of its own; declare it and run pulumi up",

@@ -4,7 +4,7 @@ import { seedDigest } from "../components/plan/seed";
 import { ResourceDiff } from "./diff";
 import * as inputs from "./inputs";
 import type { Failure, Props, SeedInputs } from "./inputs";
-import { InitFailed } from "./lifecycle";
+import { Found, InitFailed } from "./lifecycle";
 import { headBytes, isSeed, Medium, withMedium } from "./medium";
 import { ResourceType, Target } from "./resources";
 import { Run } from "./run";
@@ -55,15 +55,15 @@ export class SeedVolumeType implements ResourceType {
     }
   }
 
-  async read(_target: Target, oldInputs: Props, olds: Props): Promise<Props | undefined> {
+  async read(_target: Target, oldInputs: Props, olds: Props): Promise<Found | undefined> {
     if (Object.keys(oldInputs).length === 0) {
       throw new Error("nixvm:index:SeedVolume cannot be imported: declare it and run pulumi up, which writes it anew");
     }
     const { uri, pool, name } = decode(oldInputs);
-    if (keepsNothing(uri)) return olds;
+    if (keepsNothing(uri)) return { inputs: oldInputs, outputs: olds };
     const bytes = await this.world.volumes(uri).bytes(pool, name);
     if (bytes === undefined) return undefined;
-    return bytes === olds["bytes"] ? olds : { ...olds, digest: "" };
+    return { inputs: oldInputs, outputs: bytes === olds["bytes"] ? olds : { ...olds, digest: "" } };
   }
 
   async delete(_target: Target, oldInputs: Props): Promise<void> {

@@ -75,13 +75,13 @@ export function addProvider(server: grpc.Server, backend: Backend): void {
     read: unary(async (request: pb.ReadRequest) => {
       const target = { urn: request.getUrn(), id: request.getId() };
       const type = typeOf(request.getUrn());
-      const properties = await type.read(target, props(request.getInputs()), props(request.getProperties()));
+      const found = await type.read(target, props(request.getInputs()), props(request.getProperties()));
       // An empty id tells the engine that the resource is gone.
-      if (properties === undefined) return new pb.ReadResponse();
+      if (found === undefined) return new pb.ReadResponse();
       return new pb.ReadResponse()
         .setId(request.getId())
-        .setProperties(struct(properties))
-        .setInputs(request.getInputs());
+        .setProperties(struct(found.outputs))
+        .setInputs(struct(found.inputs));
     }),
     delete: unary(async (request: pb.DeleteRequest) => {
       const target = { urn: request.getUrn(), id: request.getId() };

@@ -1,8 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { modifiedOf } from "./domainXml";
 import { withFolder } from "./folder";
-import { DomainRef, DomainState, parseCapacity, parseDomains, parseError, parseState, parseVolumes } from "./parse";
+import { DomainRef, DomainState, parseBalloon, parseCapacity, parseDomains, parseError, parseState } from "./parse";
 import { Run, run as realRun } from "./run";
 
 /**
@@ -48,12 +47,18 @@ export interface Libvirt {
   xml(uuid: string): Promise<string>;
   /** The definition that the next start goes by. */
   definition(uuid: string): Promise<string>;
-  /** Replaces the definition of a domain that is off. */
+  /** Replaces the definition that the next start goes by. */
   define(xml: string): Promise<void>;
-  /** Files of the pool that a volume is in, itself included. */
-  volumesBeside(path: string): Promise<string[]>;
-  /** When a volume was written to last, in seconds. */
-  volumeModified(path: string): Promise<number>;
+  /** Whether there is a volume at a path. */
+  hasVolume(path: string): Promise<boolean>;
+  /** Whether the host starts the domain when it starts itself. */
+  autostart(uuid: string, on: boolean): Promise<void>;
+  /** Asks a running guest to make do with, or to take, this much memory. */
+  setMemory(uuid: string, mebibytes: number): Promise<void>;
+  /** What a running guest has of its memory now, in MiB; undefined when its balloon does not say. */
+  memory(uuid: string): Promise<number | undefined>;
+  /** Adds processors to, or takes them from, a running guest. */
+  setVcpus(uuid: string, count: number): Promise<void>;
 }
 
 /** The drive that holds the seed, as libvirt names it. */
@@ -159,18 +164,40 @@ export class Virsh implements Libvirt {
     });
   }
 
-  async volumesBeside(path: string): Promise<string[]> {
-    const pool = (await this.call("vol-pool", path)).trim();
-    return parseVolumes(await this.call("vol-list", pool));
+  async hasVolume(path: string): Promise<boolean> {
+    try {
+      await this.call("vol-info", path);
+      return true;
+    } catch (error) {
+      if (error instanceof LibvirtError && isMissingVolume(error)) return false;
+      throw error;
+    }
   }
 
-  async volumeModified(path: string): Promise<number> {
-    return modifiedOf(await this.call("vol-dumpxml", path));
+  async autostart(uuid: string, on: boolean): Promise<void> {
+    await this.call("autostart", uuid, ...(on ? [] : ["--disable"]));
+  }
+
+  async setMemory(uuid: string, mebibytes: number): Promise<void> {
+    await this.call("setmem", uuid, `${mebibytes}MiB`, "--live");
+  }
+
+  async memory(uuid: string): Promise<number | undefined> {
+    return parseBalloon(await this.call("dommemstat", uuid));
+  }
+
+  async setVcpus(uuid: string, count: number): Promise<void> {
+    await this.call("setvcpus", uuid, String(count), "--live");
   }
 
   private call(...args: string[]): Promise<string> {
     return callVirsh(this.run, this.uri, args);
   }
+}
+
+/** libvirt's word for a volume that is not there, also for one that was removed behind its back: it looks for the file. */
+export function isMissingVolume(error: LibvirtError): boolean {
+  return /Storage (volume|pool) not found/.test(error.message);
 }
 
 /** What virsh prints; rejects with a {@link LibvirtError}. */

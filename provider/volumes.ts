@@ -1,6 +1,6 @@
 import { parseCapacity } from "./parse";
 import { Run } from "./run";
-import { callVirsh, LibvirtError } from "./virsh";
+import { callVirsh, isMissingVolume, LibvirtError } from "./virsh";
 
 /** All that seeds want of a libvirt. Files are of this machine: virsh streams them, so the host may be another one. */
 export interface Volumes {
@@ -69,7 +69,7 @@ export class VirshVolumes implements Volumes {
     try {
       return await answer;
     } catch (error) {
-      if (error instanceof LibvirtError && /Storage (volume|pool) not found/.test(error.message)) return undefined;
+      if (error instanceof LibvirtError && isMissingVolume(error)) return undefined;
       throw error;
     }
   }

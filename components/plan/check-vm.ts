@@ -13,6 +13,7 @@ import type { VmPlan } from "./types";
 export function checkVm(vm: LayeredVm, plan: VmPlan, scope: Scope): void {
   const check = new VmCheck(vm, plan, scope);
   check.image();
+  check.shape();
   check.rootMode();
   check.persist();
   check.scratch();
@@ -75,6 +76,19 @@ class VmCheck {
         ? "a name of nixvm:images, which is still empty"
         : `one of ${known.join(", ")}, here or in defaults`;
     scope.problems.add(path, undefined, `is missing${vm.remark(path)}`, allowed);
+  }
+
+  shape(): void {
+    const { memoryMiB, memoryMaximumMiB, vcpus, vcpusMaximum } = this.plan;
+    if (memoryMaximumMiB !== null && memoryMaximumMiB < memoryMiB) {
+      const allowed = `${memoryMiB}MiB or more, or less memory`;
+      const value = `${memoryMaximumMiB}MiB`;
+      this.refuse(["memory", "memoryMaximum"], ["memoryMaximum"], value, "is less than the memory", allowed);
+    }
+    if (vcpusMaximum !== null && vcpusMaximum < vcpus) {
+      const allowed = `${vcpus} or more, or fewer vcpus`;
+      this.refuse(["vcpus", "vcpusMaximum"], ["vcpusMaximum"], vcpusMaximum, "is fewer than the vcpus", allowed);
+    }
   }
 
   rootMode(): void {

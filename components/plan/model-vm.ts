@@ -316,13 +316,27 @@ export const vmShape = {
     .memory()
     .optional()
     .describe(
-      `Memory: 512MiB, 4GiB, or a bare number of MiB. ${SHAPE}: 2GiB, more for others. A change restarts the VM.`,
+      `Memory: 512MiB, 4GiB, or a bare number of MiB. ${SHAPE}: 2GiB, more for others. A change up to memoryMaximum is made live, any other restarts the VM.`,
+    ),
+  /** T-44. */
+  memoryMaximum: leaf
+    .memory()
+    .optional()
+    .describe(
+      "What memory can grow to while the VM runs, through a balloon device. Default: memory is fixed. A change restarts the VM.",
     ),
   /** T-44. */
   vcpus: leaf
     .whole(1, 255, "a number of virtual CPUs")
     .optional()
-    .describe(`Number of virtual CPUs. ${SHAPE}: 2. A change restarts the VM.`),
+    .describe(
+      `Number of virtual CPUs. ${SHAPE}: 2. A change up to vcpusMaximum is made live, any other restarts the VM.`,
+    ),
+  /** T-44. */
+  vcpusMaximum: leaf
+    .whole(1, 255, "a number of virtual CPUs")
+    .optional()
+    .describe("What vcpus can grow to while the VM runs. Default: vcpus is fixed. A change restarts the VM."),
   /** T-37. */
   running: leaf
     .bool()

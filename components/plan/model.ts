@@ -182,7 +182,7 @@ const rollout = leaf.keys(
       .bool()
       .optional()
       .describe(
-        "Whether a VM that does not get healthy on a new image is brought back to its former one. Default false; the rollout stops either way.",
+        "Whether a VM that does not get healthy on a new image is brought back to its former one. Default true; the rollout stops either way.",
       ),
     /** T-47. */
     retry: leaf

@@ -202,7 +202,11 @@ export interface VmPlan {
   readonly memoryBytes: number;
   /** `memoryBytes` in MiB, always whole (T-33): the unit of the libvirt provider. */
   readonly memoryMiB: number;
+  /** What it can grow to live; `null`: fixed. */
+  readonly memoryMaximumMiB: number | null;
   readonly vcpus: number;
+  /** What they can grow to live; `null`: fixed. */
+  readonly vcpusMaximum: number | null;
   readonly running: boolean;
   readonly network: Attachment;
   readonly accounts: readonly AccountPlan[];

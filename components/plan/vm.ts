@@ -67,7 +67,9 @@ export function planVm(vm: LayeredVm, host: string, around: Surroundings): VmPla
     hostname: fields.hostname ?? name,
     memoryBytes,
     memoryMiB: Math.floor(memoryBytes / MIB),
+    memoryMaximumMiB: mebibytes(parseMemory(fields.memoryMaximum)),
     vcpus: fields.vcpus ?? defaults.vcpus,
+    vcpusMaximum: fields.vcpusMaximum ?? null,
     running: fields.running ?? true,
     network: attach(vm, host, around),
     accounts,
@@ -86,13 +88,15 @@ export function planVm(vm: LayeredVm, host: string, around: Surroundings): VmPla
     cpuModel: fields.cpuModel ?? null,
     update: planUpdate(vm, defaults),
     gateTimeoutSeconds: parseDuration(fields.gateTimeout ?? rollout.gateTimeout) ?? GATE_SECONDS * factor,
-    goBack: rollout.goBack ?? false,
+    goBack: rollout.goBack ?? true,
     retry: (rollout.retry ?? []).map((digest) => digest.slice(0, 12)),
     stopTimeoutSeconds: parseDuration(fields.stopTimeout ?? rollout.stopTimeout) ?? STOP_SECONDS * factor,
     domainName: domainName(prefix, name),
     after: [],
   };
 }
+
+const mebibytes = (bytes: number | undefined): number | null => (bytes === undefined ? null : Math.floor(bytes / MIB));
 
 // Sorted and without repetition: another order in the stack file is not another firewall, so it must not be another seed.
 function sorted(ports: readonly number[]): number[] {

@@ -16,6 +16,7 @@ import { delimiter, join, resolve } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { EngineEvent, LocalWorkspace, Stack } from "@pulumi/pulumi/automation";
 import { Guest, GuestArgs } from "../../provider/guest";
+import { domainXml } from "../unit/provider-fake";
 
 // The real engine and the real provider process, on a virsh that simulates domains in files: what is proven here is how
 // the two speak with each other, which no fake of either could show.
@@ -28,11 +29,13 @@ interface Wish {
   image: string;
   medium?: string;
   createTimeout?: string;
+  /** Another one is another chassis. */
+  placeholder?: string;
   guest?: Partial<GuestArgs>;
 }
 
 class SimDomain extends pulumi.CustomResource {
-  constructor(name: string, args: { uuid: string; name: string; image: string; overlay: string; medium: string }) {
+  constructor(name: string, args: { uuid: string; name: string; xml: string; medium: string }) {
     super("simdomain:index:Domain", name, args);
   }
 }
@@ -49,8 +52,7 @@ async function program(): Promise<Record<string, unknown>> {
   const domain = new SimDomain("web-domain", {
     uuid,
     name: "fleet-web",
-    image,
-    overlay: `/pool/fleet-web-${digestOf(image)}-01.qcow2`,
+    xml: domainXml(wish.placeholder ?? "/pool/no-overlay-yet"),
     medium,
   });
   const args: GuestArgs = {
@@ -61,6 +63,7 @@ async function program(): Promise<Record<string, unknown>> {
     domainId: domain.id,
     imageId: image,
     imageDigest: digestOf(image),
+    overlayPath: `/pool/fleet-web-${digestOf(image)}-01-${image}.qcow2`,
     memoryMiB: 512,
     vcpus: 1,
     network: "user",
@@ -115,6 +118,10 @@ const up = (next?: Wish, signal?: AbortSignal) => {
 };
 
 const virshLog = () => readFileSync(join(sim, "virsh.log"), "utf8");
+/** What was done to the domain, in order. */
+const changes = () => virshLog().match(/^(shutdown|destroy|define|start|#.*)/gm) ?? [];
+/** The image of the overlay that the domain runs on. */
+const runs = () => /-01-(.*)\.qcow2/.exec(readFileSync(join(sim, uuid, "live.xml"), "utf8"))?.[1];
 const forgetLog = () => writeFileSync(join(sim, "virsh.log"), "");
 const file = (name: string, text: string) => writeFileSync(join(sim, uuid, name), text);
 
@@ -210,7 +217,8 @@ describe("Guest under the real engine", () => {
     expect(message).toContain("web: says that it is not healthy (system running): web server failed");
     expect(message).toContain('last status record: {"schema":1,"imageId":"bad-v2"');
     expect(message).toContain("boot of the guest\n  [FAILED] web server");
-    expect(virshLog()).toContain("# domain v1 deleted while shut off (shutdown)");
+    expect(outcome.steps).toEqual(["update web-guest"]);
+    expect(changes()).toEqual(["shutdown", "define", "start"]);
 
     const retry = await run((onEvent) => stack.preview({ onEvent }));
     expect(retry.steps).toEqual(["update web-guest"]);
@@ -220,15 +228,8 @@ describe("Guest under the real engine", () => {
     forgetLog();
     const outcome = await up({ image: "v1", ...grown });
     expect(outcome.error).toBe("");
-    expect(outcome.steps).toEqual([
-      "delete-replaced web-guest",
-      "delete-replaced web-domain",
-      "replace web-domain",
-      "create-replacement web-domain",
-      "replace web-guest",
-      "create-replacement web-guest",
-    ]);
-    expect(virshLog()).toContain("# domain bad-v2 deleted while shut off (shutdown)");
+    expect(outcome.steps).toEqual(["update web-guest"]);
+    expect(changes()).toEqual(["shutdown", "define", "start"]);
     expect((await run((onEvent) => stack.preview({ onEvent, expectNoChanges: true }))).error).toBe("");
   });
 
@@ -238,8 +239,15 @@ describe("Guest under the real engine", () => {
     const outcome = await up({ image: "bad-v4", ...back });
     const message = outcome.lines.find((line) => line.includes("not healthy")) ?? "";
     expect(message).toMatch(new RegExp(`web: is back on image ${digestOf("v1")} and healthy there, \\d+ s after`));
-    expect(readFileSync(join(sim, uuid, "image"), "utf8")).toBe("v1");
+    expect(runs()).toBe("v1");
     expect(virshLog()).not.toMatch(/^destroy/m);
+
+    // What the state says then is what is really there: with the former image in the stack file there is nothing to do.
+    wish = { image: "v1", ...back };
+    const clean = await run((onEvent) => stack.preview({ onEvent, refresh: true, expectNoChanges: true }));
+    expect(clean.error).toBe("");
+    expect(clean.steps.filter((step) => !step.startsWith("refresh "))).toEqual([]);
+    wish = { image: "bad-v4", ...back };
 
     forgetLog();
     for (const operation of [stack.preview.bind(stack), stack.up.bind(stack)]) {
@@ -254,13 +262,34 @@ describe("Guest under the real engine", () => {
 
     const again = await up({ image: "bad-v4", ...back, guest: { ...back.guest, retry: true } });
     expect(again.error).not.toBe("");
-    expect(virshLog().match(/^define/gm)).toHaveLength(2);
-    expect(readFileSync(join(sim, uuid, "image"), "utf8")).toBe("v1");
+    expect(changes()).toEqual(["shutdown", "define", "start", "shutdown", "define", "start"]);
+    expect(runs()).toBe("v1");
 
     expect((await up({ image: "v5", ...grown })).error).toBe("");
     wish = { image: "bad-v4", ...back };
     const later = await run((onEvent) => stack.preview({ onEvent }));
     expect(later.lines.join("\n")).toContain(`image ${digestOf("bad-v4")} is quarantined`);
+    expect((await up({ image: "v1", ...grown })).error).toBe("");
+  });
+
+  it("stops a guest before its domain is replaced, and the new one goes back to what the former was well on", async () => {
+    forgetLog();
+    const other = { ...grown, placeholder: "/pool/no-overlay-still", guest: { ...grown.guest, goBack: true } };
+    const outcome = await up({ image: "bad-v6", ...other });
+    expect(outcome.steps).toEqual([
+      "delete-replaced web-guest",
+      "delete-replaced web-domain",
+      "replace web-domain",
+      "create-replacement web-domain",
+      "replace web-guest",
+      "create-replacement web-guest",
+    ]);
+    expect(changes().slice(0, 3)).toEqual([
+      "shutdown",
+      "# domain deleted while shut off (shutdown)",
+      "# domain created",
+    ]);
+    expect(runs()).toBe("v1");
     expect((await up({ image: "v1", ...grown })).error).toBe("");
   });
 

@@ -84,10 +84,28 @@ describe("a fleet of two VMs on one image", () => {
     expect(urns.every((urn) => urn.includes("Pool"))).toBe(true);
   });
 
-  it("replaces the domain, old one first, when a disk changes: the provider would plan it in place and change nothing (D1)", () => {
+  it("replaces the domain, old one first, when a disk that stays changes: the provider would plan it in place and change nothing (D1)", () => {
     const domain = get(seen, "web-domain");
     expect(domain.deletebeforereplace).toBe(true);
-    expect(domain.replaceonchangesList).toContain("disks");
+    expect(domain.replaceonchangesList).toEqual(["xml", "networkInterfaces"]);
+  });
+
+  it("keeps the domain in an upgrade: the Guest alone is told of the overlay, of the shape, and whether it runs (T-43)", async () => {
+    const upgraded = await register(config(["web"], { fleet: { web: { memory: "1GiB", vcpus: 2, running: false } } }), {
+      os: image("b"),
+    });
+    const domain = get(upgraded, "web-domain");
+    expect(domain.ignorechangesList).toEqual(
+      expect.arrayContaining(["disks", "memory", "vcpu", "running", "autostart"]),
+    );
+    const { memory: _m, vcpu: _v, ...inputs } = domain.inputs;
+    expect(get(seen, "web-domain").inputs).toMatchObject(inputs);
+    expect(inputs).toMatchObject({ running: false });
+    expect(JSON.stringify(inputs)).not.toMatch(/[ab]{12}/);
+    expect(get(upgraded, "web-guest").inputs).toMatchObject({
+      overlayPath: expect.stringContaining(`web-${"b".repeat(12)}-`),
+      ...{ memoryMiB: 1024, vcpus: 2, running: false },
+    });
   });
 
   it("touches a VM only when the one before it has passed its gate, and makes all overlays before that (D4)", () => {

@@ -15,21 +15,38 @@ describe("diff", () => {
       "the image",
       { imageId: "image-3", imageDigest: "digest-3" },
       {},
-      ["imageDigest"],
+      [],
       ["restarts, because the image changes from image-2 (digest-2) to image-3 (digest-3)"],
     ],
     [
-      "memory",
-      { memoryMiB: 1024 },
+      "the image with its overlay",
+      { imageDigest: "digest-3", overlayPath: UNKNOWN },
       {},
-      ["memoryMiB"],
-      ["restarts, because the memory changes from 512 MiB to 1024 MiB"],
+      [],
+      ["restarts, because the image changes from image-2 (digest-2) to image-2 (digest-3)"],
     ],
+    ["the overlay alone", { overlayPath: "/pool/other" }, {}, [], ["restarts, because its overlay changes"]],
+    ["memory", { memoryMiB: 1024 }, {}, [], ["restarts, because the memory changes from 512 MiB to 1024 MiB"]],
+    [
+      "memory of a VM that is off",
+      { memoryMiB: 1024, running: false },
+      {},
+      [],
+      ["while it is off, the memory changes from 512 MiB to 1024 MiB", "is stopped cleanly"],
+    ],
+    [
+      "a maximum",
+      { memoryMiB: 1024, memoryMaximumMiB: 2048 },
+      {},
+      [],
+      ["restarts, because the maximum of the memory changes from (none) to 2048 MiB"],
+    ],
+    ["how a change goes", { goBack: true, retry: true }, {}, [], []],
     [
       "vCPUs and network",
       { vcpus: 2, network: "nat:default" },
       {},
-      ["network", "vcpus"],
+      ["network"],
       ["restarts, because the network changes from user to nat:default and the number of vCPUs changes from 1 to 2"],
     ],
     [
@@ -44,14 +61,14 @@ describe("diff", () => {
       "its domain through the image",
       { domainId: UNKNOWN, imageDigest: "digest-3" },
       {},
-      ["domainId", "imageDigest"],
+      ["domainId"],
       ["restarts, because the image changes from image-2 (digest-2) to image-2 (digest-3)"],
     ],
     [
       "an image not known yet",
       { imageDigest: UNKNOWN, imageId: UNKNOWN },
       {},
-      ["imageDigest"],
+      [],
       ["restarts, because the image changes from image-2 (digest-2) to one not known yet"],
     ],
     ["the seed", { seedDigest: "seed-2" }, {}, [], ["applies a new seed live, no restart"]],
@@ -68,6 +85,15 @@ describe("diff", () => {
     expect(diff.replaces).toEqual(replaces);
     expect(diff.reasons).toEqual(reasons);
     if (_name.startsWith("drift")) expect(diff.drift).not.toEqual([]);
+  });
+
+  it("is made live within a maximum that stays", () => {
+    const flexible = { ...inputs, memoryMaximumMiB: 2048, vcpusMaximum: 4 };
+    const diff = diffGuest(flexible, { ...flexible, memoryMiB: 1024, vcpus: 2 });
+    expect(diff.reasons).toEqual([
+      "the memory changes from 512 MiB to 1024 MiB live, no restart",
+      "the number of vCPUs changes from 1 to 2 live, no restart",
+    ]);
   });
 
   it("finds no change between equal inputs, and every change of an input", () => {
@@ -188,7 +214,10 @@ it("describes exactly the inputs that are checked, and says which are secret", (
   const { resources } = JSON.parse(pulumiSchema("1.2.3")) as { resources: Described };
   const properties = Object.keys(resources["nixvm:index:Guest"]!.inputProperties);
   expect(properties.sort()).toEqual(
-    [...new Set([...Object.keys(inputs), "consoleLog", "goBack", "retry", "seedPath"])].sort(),
+    [
+      ...Object.keys(inputs),
+      ...["consoleLog", "goBack", "retry", "seedPath", "memoryMaximumMiB", "vcpusMaximum"],
+    ].sort(),
   );
   const seed = resources["nixvm:index:SeedVolume"]!;
   const secret = Object.entries(seed.inputProperties).map(([name, property]) => [name, property.secret === true]);

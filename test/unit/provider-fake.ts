@@ -39,6 +39,7 @@ export const want: GuestInputs = {
   domainId: UUID,
   imageId: "image-2",
   imageDigest: "digest-2",
+  overlayPath: "/pool/fleet-web-2.qcow2",
   memoryMiB: 512,
   vcpus: 1,
   network: "user",
@@ -50,6 +51,25 @@ export const want: GuestInputs = {
   contract: "nixvm",
   stopTimeoutSeconds: 60,
 };
+
+/** What libvirt prints of a domain with that boot disk and shape. */
+export function domainXml(
+  bootPath: string,
+  shape: { memory?: number; vcpus?: number; maximum?: [number, number] } = {},
+): string {
+  const { memory = 512, vcpus = 1, maximum = [memory, vcpus] } = shape;
+  return `<domain type="qemu">
+  <name>fleet-web</name>
+  <memory unit="KiB">${maximum[0] * 1024}</memory>
+  <currentMemory unit="KiB">${memory * 1024}</currentMemory>
+  <vcpu placement="static" current="${vcpus}">${maximum[1]}</vcpu>
+  <devices>
+    <disk type="file" device="disk"><source file="${bootPath}"/><target dev="vda"/><serial>boot</serial></disk>
+    <disk type="file" device="disk"><source file="/pool/fleet-web-persist"/><target dev="vdb"/><serial>persist</serial></disk>
+    <memballoon model="${shape.maximum ? "virtio" : "none"}"/>
+  </devices>
+</domain>`;
+}
 
 /** A libvirt with one domain, whose fields the test sets; every call is noted in `calls`. */
 export class FakeLibvirt implements Libvirt {
@@ -99,6 +119,8 @@ export class FakeLibvirt implements Libvirt {
   async start(): Promise<void> {
     this.note("start");
     this.domain = { state: "running", reason: "booted" };
+    this.live = this.inactive;
+    this.onStart(this.inactive);
   }
 
   async resume(): Promise<void> {
@@ -135,15 +157,20 @@ export class FakeLibvirt implements Libvirt {
     this.bytes = bytes;
   }
 
+  /** The definition; a start makes it what runs. */
+  inactive = domainXml(want.overlayPath);
+  live = this.inactive;
+  /** What a start of the machine in its definition does. */
+  onStart: (xml: string) => void = () => undefined;
+  missingVolumes = new Set<string>();
+  /** What the balloon says; follows what is asked for unless it is unset. */
+  balloon: number | undefined = 512;
+  processors: Array<{ "logical-id": number; online: boolean }> = [{ "logical-id": 0, online: true }];
+
   async xml(): Promise<string> {
     this.note("xml");
-    return "<domain/>";
+    return this.live;
   }
-
-  /** Definition of the domain, and what happens when it is replaced. */
-  inactive = "<domain/>";
-  onDefine: (xml: string) => void = () => undefined;
-  volumes: Array<{ path: string; modified: number }> = [];
 
   async definition(): Promise<string> {
     this.note("definition");
@@ -152,18 +179,32 @@ export class FakeLibvirt implements Libvirt {
 
   async define(xml: string): Promise<void> {
     this.note("define");
-    this.inactive = xml;
-    this.onDefine(xml);
+    // As libvirt does, which prints other units than it was given.
+    this.inactive = xml.replace(/unit="MiB">(\d+)/g, (_, size) => `unit="KiB">${Number(size) * 1024}`);
   }
 
-  async volumesBeside(): Promise<string[]> {
-    this.note("volumesBeside");
-    return this.volumes.map(({ path }) => path);
+  async hasVolume(path: string): Promise<boolean> {
+    this.note("hasVolume");
+    return !this.missingVolumes.has(path);
   }
 
-  async volumeModified(path: string): Promise<number> {
-    this.note("volumeModified", `volumeModified ${path}`);
-    return this.volumes.find((volume) => volume.path === path)!.modified;
+  async autostart(_uuid: string, on: boolean): Promise<void> {
+    this.note("autostart", `autostart ${on}`);
+  }
+
+  async setMemory(_uuid: string, mebibytes: number): Promise<void> {
+    this.note("setMemory", `setMemory ${mebibytes}`);
+    if (this.balloon !== undefined) this.balloon = mebibytes;
+  }
+
+  async memory(): Promise<number | undefined> {
+    this.note("memory");
+    return this.balloon;
+  }
+
+  async setVcpus(_uuid: string, count: number): Promise<void> {
+    this.note("setVcpus", `setVcpus ${count}`);
+    this.processors = Array.from({ length: count }, (_, id) => ({ "logical-id": id, online: id === 0 }));
   }
 
   async agent(_uuid: string, command: AgentCommand): Promise<unknown> {
@@ -174,6 +215,11 @@ export class FakeLibvirt implements Libvirt {
         return { pid: 7 };
       case "guest-exec-status":
         return this.reply;
+      case "guest-get-vcpus":
+        return this.processors;
+      case "guest-set-vcpus":
+        this.processors = this.processors.map((one) => ({ ...one, online: true }));
+        return this.processors.length;
       default:
         return this.addresses;
     }

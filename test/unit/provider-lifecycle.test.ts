@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { GuestInputs } from "../../provider/inputs";
 import { applyGuest, deleteGuest, InitFailed, readGuest } from "../../provider/lifecycle";
 import { LibvirtError } from "../../provider/virsh";
-import { Scene, UUID, want } from "./provider-fake";
+import { domainXml, Scene, UUID, want } from "./provider-fake";
 
 let scene: Scene;
 beforeEach(() => {
@@ -246,7 +246,7 @@ describe("changes in place", () => {
     scene.libvirt.domain = { state: "shut off", reason: "shutdown" };
     scene.libvirt.status!["persist"] = { state: "mounted", sizeBytes: 2 ** 31 - 2 ** 20 };
     await apply({ persistBytes: 2 ** 31 });
-    const calls = scene.libvirt.calls.filter((call) => /Resize|start/.test(call));
+    const calls = scene.libvirt.calls.filter((call) => /Resize|^start/.test(call));
     expect(calls).toEqual([`volumeResize ${2 ** 31}`, "start"]);
   });
 
@@ -367,7 +367,7 @@ describe("clean stop", () => {
 
 describe("read", () => {
   const olds = { ...want, state: "running", healthy: true, bootId: "boot-1", bootedAt: "2026-01-01T00:00:01Z" };
-  const read = () => readGuest(want, olds, scene.deps);
+  const read = async () => (await readGuest(want, olds, scene.deps))?.outputs;
 
   it("drops a guest whose domain is gone", async () => {
     scene.libvirt.list = [];
@@ -383,6 +383,12 @@ describe("read", () => {
 
   it("does not take rounding of the boot time for drift", async () => {
     expect(await read()).toMatchObject({ bootedAt: "2026-01-01T00:00:01Z" });
+  });
+
+  it("shows another disk to boot from, and another shape, than the stack's, for up to put right", async () => {
+    scene.libvirt.inactive = domainXml("/pool/by-hand.qcow2", { memory: 640 });
+    const found = await readGuest(want, olds, scene.deps);
+    expect(found?.inputs).toEqual({ ...want, overlayPath: "/pool/by-hand.qcow2", memoryMiB: 640 });
   });
 
   it("keeps what is known, with a warning, when the agent is silent", async () => {

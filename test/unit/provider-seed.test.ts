@@ -178,14 +178,14 @@ describe("read", () => {
   it("asks for the size and downloads nothing", async () => {
     const olds = await create();
     pool.calls.length = 0;
-    expect(await type.read(target, seed, olds)).toEqual(olds);
+    expect(await type.read(target, seed, olds)).toEqual({ inputs: seed, outputs: olds });
     expect(pool.calls.map((call) => call.slice(4))).toEqual([["vol-info", "--pool", POOL, "--vol", NAME, "--bytes"]]);
   });
 
   it("finds a medium gone with its file or its pool, and one that is there in part not whole", async () => {
     const olds = await create();
     fs.truncateSync(file(), 40_960);
-    const part = (await type.read(target, seed, olds))!;
+    const part = (await type.read(target, seed, olds))!.outputs;
     expect(type.diff(target, seed, part, seed)).toMatchObject({ replaces: [], updates: [], drift: ["digest"] });
     fs.rmSync(file());
     expect(await type.read(target, seed, olds)).toBeUndefined();
@@ -278,7 +278,7 @@ describe("nothing is touched", () => {
     for (const uri of ["test:///default", "test+unix:///default?socket=/x"]) {
       const olds = await create({ ...seed, uri });
       expect(olds).toMatchObject({ digest });
-      expect(await type.read(target, { ...seed, uri }, olds)).toEqual(olds);
+      expect(await type.read(target, { ...seed, uri }, olds)).toMatchObject({ outputs: olds });
       await type.delete(target, { ...seed, uri });
     }
   });

@@ -61,8 +61,8 @@ describe("a guest that has updated itself", () => {
   });
   /** What a refresh sees and a preview makes of it. */
   async function preview(): Promise<string[]> {
-    const outputs = await readGuest(want, first, scene.deps);
-    const { replaces, updates, drift } = diffGuest(inputs, { ...inputs }, outputs);
+    const found = await readGuest(want, first, scene.deps);
+    const { replaces, updates, drift } = diffGuest(found?.inputs ?? {}, { ...inputs }, found?.outputs);
     return [...replaces, ...updates, ...drift];
   }
   beforeEach(async () => {

@@ -1,4 +1,4 @@
-// The domain of the engine tests: behaves like the libvirt provider's (id is the uuid, a new image replaces it, delete
+// The domain of the engine tests: behaves like the libvirt provider's (id is the uuid, another chassis replaces it, delete
 // pulls the plug) on the folders that the simulated virsh reads. Bare gRPC, since loading the whole SDK takes a second
 // at each start and the engine starts providers at each operation.
 const { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } = require("node:fs");
@@ -19,27 +19,22 @@ function create(inputs) {
   mkdirSync(dir);
   const files = {
     name: inputs.name,
-    state: "running (booted)\n",
-    image: inputs.image,
-    overlay: inputs.overlay,
-    healthy: String(!inputs.image.startsWith("bad")),
+    state: "shut off (unknown)\n",
+    "domain.xml": inputs.xml,
     seed: inputs.medium,
     medium: inputs.medium,
     boots: String(Date.now()),
     capacity: "1073741824",
     persist: "1072693248",
   };
-  // The overlay of a former image stays, as the engine removes it last.
-  appendFileSync(join(sim, "volumes"), `${inputs.overlay} ${Date.now()} ${inputs.image}\n`);
   for (const [name, text] of Object.entries(files)) writeFileSync(join(dir, name), text);
-  if (!inputs.image.startsWith("mute")) writeFileSync(join(dir, "agent"), "");
-  log(`domain ${inputs.image} created`);
+  log(`domain created`);
 }
 
 function remove(props) {
   const dir = join(sim, props.uuid);
   const state = existsSync(dir) ? readFileSync(join(dir, "state"), "utf8").trim() : "gone";
-  log(`domain ${props.image} deleted while ${state}`);
+  log(`domain deleted while ${state}`);
   rmSync(dir, { recursive: true, force: true });
 }
 
@@ -55,7 +50,7 @@ const service = {
   check: unary((request) => new pb.CheckResponse().setInputs(request.getNews())),
   diff: unary((request) => {
     const [olds, news] = [request.getOlds().toJavaScript(), request.getNews().toJavaScript()];
-    const replaces = ["image", "uuid"].filter((key) => olds[key] !== news[key]);
+    const replaces = ["xml", "uuid"].filter((key) => olds[key] !== news[key]);
     const { DIFF_SOME, DIFF_NONE } = pb.DiffResponse.DiffChanges;
     const changed = replaces.length > 0 || olds.medium !== news.medium;
     const response = new pb.DiffResponse().setChanges(changed ? DIFF_SOME : DIFF_NONE);

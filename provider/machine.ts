@@ -1,0 +1,104 @@
+import { Backoff, orCancelled } from "./clock";
+import { Machine, machineOf, withMachine } from "./domainXml";
+import { Deps, GuestFailure } from "./gate";
+import { GuestInputs } from "./inputs";
+
+/** Memory comes and goes page by page, and under emulation slowly; a guest without a balloon driver never gets there. */
+const followMs = 60_000;
+
+/** The machine that a Guest asks for. */
+export function machineFor(want: GuestInputs): Machine {
+  return {
+    bootPath: want.overlayPath,
+    memoryMiB: want.memoryMiB,
+    memoryMaximumMiB: want.memoryMaximumMiB ?? want.memoryMiB,
+    vcpus: want.vcpus,
+    vcpusMaximum: want.vcpusMaximum ?? want.vcpus,
+    balloon: want.memoryMaximumMiB !== undefined,
+  };
+}
+
+function read(xml: string, uuid: string): Machine {
+  const machine = machineOf(xml);
+  if (machine === undefined) throw new Error(`the domain ${uuid} has not exactly one disk with the serial boot`);
+  return machine;
+}
+
+/** What a running guest runs as. */
+export async function runningMachine(uuid: string, { libvirt, signal }: Deps): Promise<Machine> {
+  return read(await orCancelled(libvirt.xml(uuid), signal), uuid);
+}
+
+/** What the next start of a domain goes by. */
+export async function definedMachine(uuid: string, { libvirt, signal }: Deps): Promise<Machine> {
+  return read(await orCancelled(libvirt.definition(uuid), signal), uuid);
+}
+
+/** Has the next start go by another machine. All else of the domain stays as it is. */
+export async function defineMachine(uuid: string, machine: Machine, { libvirt, signal }: Deps): Promise<void> {
+  const xml = await orCancelled(libvirt.definition(uuid), signal);
+  if (!same(read(xml, uuid), machine)) await orCancelled(libvirt.define(withMachine(xml, machine)), signal);
+}
+
+function same(a: Machine, b: Machine): boolean {
+  return (Object.keys(b) as (keyof Machine)[]).every((key) => a[key] === b[key]);
+}
+
+/** Whether a running guest can only become that machine by a restart. */
+export function needsRestart(now: Machine, then: Machine): boolean {
+  const fixed = ["bootPath", "memoryMaximumMiB", "vcpusMaximum", "balloon"] as const;
+  return fixed.some((key) => now[key] !== then[key]);
+}
+
+/** Gives a running guest more or less memory and processors, within its maximum, and waits until it has followed. */
+export async function changeLive(now: Machine, want: GuestInputs, deps: Deps): Promise<void> {
+  const { libvirt, signal } = deps;
+  const { uuid, memoryMiB, vcpus } = want;
+  if (now.memoryMiB !== memoryMiB) {
+    deps.progress(`memory changes from ${now.memoryMiB} to ${memoryMiB} MiB`);
+    await orCancelled(libvirt.setMemory(uuid, memoryMiB), signal);
+    await follows(
+      async () => (await orCancelled(libvirt.memory(uuid), signal)) === memoryMiB,
+      deps,
+      () =>
+        `does not follow to ${memoryMiB} MiB of memory; is the driver virtio_balloon in its image, and is so much free in it?`,
+    );
+  }
+  if (now.vcpus !== vcpus) {
+    deps.progress(`vCPUs change from ${now.vcpus} to ${vcpus}`);
+    await orCancelled(libvirt.setVcpus(uuid, vcpus), signal);
+  }
+  // Asked each time: a run that was broken off may have left processors that the guest does not use yet.
+  if (want.vcpusMaximum !== undefined) {
+    await follows(
+      () => processorsOnline(want, deps),
+      deps,
+      () => `does not follow to ${vcpus} vCPUs`,
+    );
+  }
+}
+
+async function follows(done: () => Promise<boolean>, deps: Deps, wrong: () => string): Promise<void> {
+  const backoff = new Backoff(deps.clock, deps.signal);
+  const begun = deps.clock.now();
+  while (!(await done())) {
+    if (deps.clock.now() - begun > followMs) throw new GuestFailure(wrong());
+    await backoff.pause();
+  }
+}
+
+interface Processor {
+  "logical-id": number;
+  online?: boolean;
+}
+
+/** Whether the guest uses all of its processors; those that are new to it are switched on through its agent. */
+async function processorsOnline({ uuid, vcpus }: GuestInputs, { libvirt, signal }: Deps): Promise<boolean> {
+  const found = (await orCancelled(libvirt.agent(uuid, { execute: "guest-get-vcpus" }), signal)) as Processor[];
+  const idle = found.filter(({ online }) => !online);
+  if (idle.length > 0) {
+    const all = idle.map((one) => ({ "logical-id": one["logical-id"], online: true }));
+    await orCancelled(libvirt.agent(uuid, { execute: "guest-set-vcpus", arguments: { vcpus: all } }), signal);
+  }
+  return found.length - idle.length === vcpus;
+}

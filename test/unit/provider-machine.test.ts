@@ -1,0 +1,123 @@
+import * as fc from "fast-check";
+import { Machine, machineOf, withMachine } from "../../provider/domainXml";
+import { GuestInputs } from "../../provider/inputs";
+import { applyGuest } from "../../provider/lifecycle";
+import { parseBalloon } from "../../provider/parse";
+import { domainXml, Scene, want } from "./provider-fake";
+
+describe("a domain's definition", () => {
+  const printed = (xml: string): string =>
+    xml.replace(/unit="MiB">(\d+)/g, (_, size) => `unit="KiB">${Number(size) * 1024}`);
+
+  it("becomes that of any other machine, and all else of it stays", () => {
+    const path = fc.string({ minLength: 1, unit: "grapheme-composite" }).filter((text) => !/\p{C}/u.test(text));
+    const machine: fc.Arbitrary<Machine> = fc.record({
+      bootPath: path.map((text) => `/pool/${text}`),
+      memoryMiB: fc.integer({ min: 1, max: 2 ** 20 }),
+      memoryMaximumMiB: fc.integer({ min: 1, max: 2 ** 20 }),
+      vcpus: fc.integer({ min: 1, max: 255 }),
+      vcpusMaximum: fc.integer({ min: 1, max: 255 }),
+      balloon: fc.boolean(),
+    });
+    const original = domainXml("/pool/a.qcow2");
+    const back = machineOf(original)!;
+    fc.assert(
+      fc.property(machine, (other) => {
+        const xml = printed(withMachine(original, other));
+        expect(machineOf(xml)).toEqual(other);
+        expect(printed(withMachine(xml, back))).toBe(original.replace(/ standalone[^>]*/, ""));
+      }),
+    );
+  });
+
+  it("is none of ours without exactly one disk with the serial boot", () => {
+    for (const none of [
+      "<domain/>",
+      domainXml("/a").replace("<serial>boot", "<serial>other"),
+      domainXml("/a").replace("<serial>persist", "<serial>boot"),
+    ]) {
+      expect(machineOf(none)).toBeUndefined();
+    }
+  });
+
+  it("has the shape of what libvirt leaves out", () => {
+    const xml = domainXml("/a", { memory: 256, vcpus: 2 });
+    const bare = xml
+      .replace(/<currentMemory.*\n/, "")
+      .replace(/ current="2"/, "")
+      .replace(/<memballoon.*\n/, "");
+    expect(machineOf(bare)).toMatchObject({
+      memoryMiB: 256,
+      memoryMaximumMiB: 256,
+      vcpus: 2,
+      vcpusMaximum: 2,
+      balloon: false,
+    });
+  });
+
+  it("memory of a balloon is read in MiB", () => {
+    expect(parseBalloon("actual 786432\nswap_in 0\nrss 12345\n")).toBe(768);
+    expect(parseBalloon("rss 12345\n")).toBeUndefined();
+  });
+});
+
+describe("another shape", () => {
+  let scene: Scene;
+  beforeEach(() => {
+    scene = new Scene();
+    scene.libvirt.live = scene.libvirt.inactive = domainXml(want.overlayPath, { maximum: [1024, 4] });
+  });
+  const flexible = { ...want, memoryMaximumMiB: 1024, vcpusMaximum: 4 };
+  const apply = (change: Partial<GuestInputs>) => applyGuest({ ...flexible, ...change }, 60, scene.deps);
+  const changes = (): string[] =>
+    scene.libvirt.calls.filter((call) => /^(set|define|shutdown|destroy|start)/.test(call));
+
+  it("within its maximum is made live, for the next start too", async () => {
+    await apply({ memoryMiB: 768, vcpus: 2 });
+    expect(changes()).toEqual(["setMemory 768", "setVcpus 2", "define"]);
+    expect(machineOf(scene.libvirt.inactive)).toMatchObject({ memoryMiB: 768, vcpus: 2, memoryMaximumMiB: 1024 });
+    expect(scene.libvirt.processors.every(({ online }) => online)).toBe(true);
+  });
+
+  it("is nothing to do when it is so already, also to a definition alone", async () => {
+    await apply({});
+    expect(changes()).toEqual([]);
+    scene.libvirt.inactive = domainXml(want.overlayPath, { memory: 640, maximum: [1024, 4] });
+    await apply({});
+    expect(changes()).toEqual(["define"]);
+  });
+
+  it.each<[string, Partial<GuestInputs>]>([
+    ["a larger maximum", { memoryMaximumMiB: 2048 }],
+    ["another maximum of vCPUs", { vcpusMaximum: 8 }],
+    ["another overlay", { overlayPath: "/pool/other.qcow2" }],
+  ])("with %s it restarts cleanly", async (_name, change) => {
+    await apply(change);
+    expect(changes()).toEqual(["shutdown agent", "define", "start"]);
+  });
+
+  it("without a maximum it restarts, and loses the balloon", async () => {
+    await applyGuest({ ...want, memoryMiB: 768 }, 60, scene.deps);
+    expect(changes()).toEqual(["shutdown agent", "define", "start"]);
+    expect(machineOf(scene.libvirt.inactive)).toMatchObject({ memoryMiB: 768, memoryMaximumMiB: 768, balloon: false });
+  });
+
+  it("that the guest does not follow to is told, and nothing restarts", async () => {
+    scene.libvirt.balloon = undefined;
+    await expect(apply({ memoryMiB: 768 })).rejects.toThrow(/does not follow to 768 MiB.*virtio_balloon/);
+    expect(changes()).toEqual(["setMemory 768"]);
+  });
+
+  it("of a guest that is off is in its definition before it starts", async () => {
+    scene.libvirt.domain = { state: "shut off", reason: "shutdown" };
+    await apply({ memoryMiB: 768, vcpus: 3, overlayPath: "/pool/other.qcow2" });
+    expect(changes()).toEqual(["define", "start"]);
+    expect(machineOf(scene.libvirt.live)).toMatchObject({ bootPath: "/pool/other.qcow2", memoryMiB: 768, vcpus: 3 });
+  });
+
+  it("of a guest that is not to run is defined, and the host does not start it", async () => {
+    await apply({ running: false, memoryMiB: 768 });
+    expect(changes()).toEqual(["shutdown agent", "define"]);
+    expect(scene.libvirt.calls).toContain("autostart false");
+  });
+});
