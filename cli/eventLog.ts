@@ -11,6 +11,8 @@ interface StepMetadata {
   op: string;
   urn: string;
   type: string;
+  /** Names of the inputs that change. */
+  diffs?: string[] | null;
 }
 
 /** One moment of one resource's step. */
@@ -22,6 +24,8 @@ export interface StepMoment {
   type: string;
   /** Last part of the URN. */
   name: string;
+  /** Inputs that change. */
+  diffs: readonly string[];
 }
 
 /** Reads one line of an event log; undefined for events that are no steps. */
@@ -37,8 +41,8 @@ export function parseEvent(line: string, at: number): StepMoment | undefined {
   if (!found) {
     return undefined;
   }
-  const { op, type, urn } = found.metadata;
-  return { at, phase: found.phase, op, type, name: urn.slice(urn.lastIndexOf("::") + 2) };
+  const { op, type, urn, diffs } = found.metadata;
+  return { at, phase: found.phase, op, type, name: urn.slice(urn.lastIndexOf("::") + 2), diffs: diffs ?? [] };
 }
 
 /**
@@ -99,6 +103,10 @@ const GUEST = "nixvm:index:Guest";
 const DELETES = new Set(["delete", "delete-replaced"]);
 const CREATES = new Set(["create", "create-replacement", "update"]);
 
+/** An update that gives a guest another disk to boot from begins with its clean stop. */
+const stops = ({ op, diffs }: StepMoment): boolean =>
+  DELETES.has(op) || (op === "update" && diffs.includes("overlayPath"));
+
 /**
  * When each VM was not serving, by its Guest: from the moment its clean stop began to the moment the new guest said that
  * it is healthy. A VM whose Guest was not stopped has no entry.
@@ -107,7 +115,7 @@ export function downSpans(steps: StepMoment[]): Map<string, Span> {
   const spans = new Map<string, Span>();
   for (const step of steps.filter((s) => s.type === GUEST)) {
     const known = spans.get(step.name);
-    if (step.phase === "begin" && DELETES.has(step.op) && !known) {
+    if (step.phase === "begin" && stops(step) && !known) {
       spans.set(step.name, { from: step.at, to: Number.POSITIVE_INFINITY });
     } else if (step.phase === "end" && CREATES.has(step.op) && known) {
       known.to = Math.min(known.to, step.at);

@@ -96,10 +96,6 @@ export class VirtualMachine extends pulumi.ComponentResource {
 
     const consoleLog = isTest(host.uri) ? undefined : plan.consoleLogPath(host.consoleDir, vm.domainName);
     const disks = [
-      {
-        path: `${host.pool.path}/${plan.bootPlaceholder(args.prefix, vm.name)}` as pulumi.Input<string>,
-        serial: "boot",
-      },
       ...(persist ? [{ path: persist.volumeId, serial: "persist" }] : []),
       ...(scratch ? [{ path: scratch.volumeId, serial: "scratch" }] : []),
     ];

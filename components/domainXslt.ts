@@ -7,7 +7,7 @@ export type DomainNic = { mode: "libvirt" } | { mode: "user"; mac: string; sshPo
 export interface DomainDiskSpec {
   /** Path of the volume on the host. */
   path: string;
-  /** Virtio serial by which the guest finds it (G-6): `boot`, `persist` or `scratch`. */
+  /** Virtio serial by which the guest finds it (G-6): `persist` or `scratch`. */
   serial: string;
 }
 
@@ -17,10 +17,7 @@ export interface DomainSpec {
   type: "kvm" | "qemu" | "test";
   /** UUID of the VM, kept for life: the provider takes it over as its resource id. */
   uuid: string;
-  /**
-   * Disks in order: the first is `vda` and is booted from. Its path only holds the place: the Guest puts the overlay there, so that
-   * an upgrade is no change of the domain.
-   */
+  /** Disks that stay, in order from `vdb`. The boot disk is the Guest's to put in, so that an upgrade is no change of the domain. */
   disks: DomainDiskSpec[];
   /** Path of the seed's ISO image; the same for the VM's life, so that another seed is no change of the domain. */
   seedPath: string;
@@ -74,14 +71,12 @@ function cpu(spec: DomainSpec): string {
 }
 
 function disk(spec: DomainDiskSpec, index: number): string {
-  const boot = index === 0 ? `<boot order="1"/>` : "";
   // type="file": type="volume" trips AppArmor's helper on stock Debian and Ubuntu hosts (provider issue 1163).
   return `<disk type="file" device="disk">
           <driver name="qemu" type="qcow2" discard="unmap"/>
           <source file="${xsltText(spec.path)}"/>
-          <target dev="vd${String.fromCharCode(97 + index)}" bus="virtio"/>
+          <target dev="vd${String.fromCharCode(98 + index)}" bus="virtio"/>
           <serial>${xsltText(spec.serial)}</serial>
-          ${boot}
         </disk>`;
 }
 

@@ -8,17 +8,21 @@ function textOf(element: Element, tag: string): string | undefined {
   return element.getElementsByTagName(tag)[0]?.textContent ?? undefined;
 }
 
-/** Where a domain's boot disk comes from; undefined when it has none or more than one, or one that is no file. */
-function bootSource(domain: { getElementsByTagName: Element["getElementsByTagName"] }): Element | undefined {
-  const disks = [...domain.getElementsByTagName("disk")].filter((disk) => textOf(disk, "serial") === "boot");
-  const source = disks.length === 1 ? disks[0]?.getElementsByTagName("source")[0] : undefined;
+const bootDisks = (document: Document): Element[] =>
+  [...document.getElementsByTagName("disk")].filter((disk) => textOf(disk, "serial") === "boot");
+
+/** Where a domain's boot disk comes from; `none` while its Guest has not given it one, undefined when that is none of ours. */
+function bootSource(document: Document): Element | "none" | undefined {
+  const [disk, ...more] = bootDisks(document);
+  if (disk === undefined) return "none";
+  const source = more.length === 0 ? disk.getElementsByTagName("source")[0] : undefined;
   return source?.hasAttribute("file") ? source : undefined;
 }
 
 /** What of a domain's definition its Guest decides; all else is the chassis, which `libvirt.Domain` makes. */
 export interface Machine {
-  /** File that it boots from. */
-  bootPath: string;
+  /** File that it boots from; undefined before its first start. */
+  bootPath: string | undefined;
   memoryMiB: number;
   /** What memory can grow to while it runs. */
   memoryMaximumMiB: number;
@@ -36,12 +40,13 @@ function own(document: Document, tag: string): Element | undefined {
 /** What a definition, or the XML of a running domain, says of its machine; undefined when it is none of ours. */
 export function machineOf(xml: string): Machine | undefined {
   const document = parsed(xml);
-  const bootPath = bootSource(document)?.getAttribute("file") ?? undefined;
+  const source = bootSource(document);
+  const bootPath = source === "none" ? undefined : source?.getAttribute("file");
   // libvirt prints sizes in KiB, whatever was written.
   const mebibytes = (tag: string) => Number(own(document, tag)?.textContent) / 1024;
   const memoryMaximumMiB = mebibytes("memory");
   const vcpu = own(document, "vcpu");
-  if (bootPath === undefined || Number.isNaN(memoryMaximumMiB) || vcpu === undefined) return undefined;
+  if (source === undefined || bootPath === null || Number.isNaN(memoryMaximumMiB) || !vcpu) return undefined;
   const vcpusMaximum = Number(vcpu.textContent);
   return {
     bootPath,
@@ -53,10 +58,27 @@ export function machineOf(xml: string): Machine | undefined {
   };
 }
 
+// Of type file: a volume trips AppArmor's helper on stock Debian and Ubuntu hosts (provider issue 1163).
+const BOOT_DISK = `<disk type="file" device="disk">
+      <driver name="qemu" type="qcow2" discard="unmap"/>
+      <source/>
+      <target dev="vda" bus="virtio"/>
+      <serial>boot</serial>
+      <boot order="1"/>
+    </disk>`;
+
 /** The definition of the same domain as another machine. The caller has read it with {@link machineOf}. */
-export function withMachine(xml: string, machine: Machine): string {
+export function withMachine(xml: string, machine: Machine & { bootPath: string }): string {
   const document = parsed(xml);
-  bootSource(document)?.setAttribute("file", machine.bootPath);
+  const devices = document.getElementsByTagName("devices")[0];
+  if (bootSource(document) === "none") {
+    const disk = parsed(BOOT_DISK).documentElement;
+    if (disk) devices?.insertBefore(document.importNode(disk, true), devices.firstChild);
+    // libvirt writes an order of its own where there is none, and takes no second one beside it.
+    const os = own(document, "os");
+    for (const boot of [...(os?.getElementsByTagName("boot") ?? [])]) os?.removeChild(boot);
+  }
+  bootDisks(document)[0]?.getElementsByTagName("source")[0]?.setAttribute("file", machine.bootPath);
   const set = (tag: string, value: number, attribute: string, text: string): void => {
     const found = own(document, tag);
     const element = found ?? document.createElement(tag);
@@ -72,7 +94,6 @@ export function withMachine(xml: string, machine: Machine): string {
     // A new element, without the address of the former one: libvirt finds a place for it.
     const fresh = document.createElement("memballoon");
     fresh.setAttribute("model", machine.balloon ? "virtio" : "none");
-    const devices = document.getElementsByTagName("devices")[0];
     if (balloon) devices?.replaceChild(fresh, balloon);
     else devices?.appendChild(fresh);
   }

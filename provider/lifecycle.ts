@@ -193,6 +193,8 @@ export async function readGuest(want: GuestInputs, olds: Props, deps: Deps): Pro
 async function realInputs(want: GuestInputs, olds: Props, deps: Deps): Promise<GuestInputs> {
   const { bootPath, memoryMiB, vcpus } = await definedMachine(want.uuid, deps);
   const { lastGood } = memoryOf(olds);
+  // Its first start is still to come, which its state shows.
+  if (bootPath === undefined) return want;
   const { imageId: _, ...rest } = { ...want, overlayPath: bootPath, memoryMiB, vcpus };
   return bootPath === lastGood?.overlayPath ? { ...rest, ...lastGood } : { ...want, ...rest };
 }

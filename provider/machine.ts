@@ -6,8 +6,10 @@ import { GuestInputs } from "./inputs";
 /** Memory comes and goes page by page, and under emulation slowly; a guest without a balloon driver never gets there. */
 const followMs = 60_000;
 
+type Bootable = Machine & { bootPath: string };
+
 /** The machine that a Guest asks for. */
-export function machineFor(want: GuestInputs): Machine {
+export function machineFor(want: GuestInputs): Bootable {
   return {
     bootPath: want.overlayPath,
     memoryMiB: want.memoryMiB,
@@ -20,7 +22,8 @@ export function machineFor(want: GuestInputs): Machine {
 
 function read(xml: string, uuid: string): Machine {
   const machine = machineOf(xml);
-  if (machine === undefined) throw new Error(`the domain ${uuid} has not exactly one disk with the serial boot`);
+  if (machine === undefined)
+    throw new Error(`the domain ${uuid} has more than one disk with the serial boot, or one that is no file`);
   return machine;
 }
 
@@ -35,7 +38,7 @@ export async function definedMachine(uuid: string, { libvirt, signal }: Deps): P
 }
 
 /** Has the next start go by another machine. All else of the domain stays as it is. */
-export async function defineMachine(uuid: string, machine: Machine, { libvirt, signal }: Deps): Promise<void> {
+export async function defineMachine(uuid: string, machine: Bootable, { libvirt, signal }: Deps): Promise<void> {
   const xml = await orCancelled(libvirt.definition(uuid), signal);
   if (!same(read(xml, uuid), machine)) await orCancelled(libvirt.define(withMachine(xml, machine)), signal);
 }

@@ -42,11 +42,6 @@ export function overlayVolumeName(prefix: string, vm: string, digest: string, no
   return `${prefix}-${vm}-${digest12(digest)}-${nonce}`;
 }
 
-/** Holds the place of the boot disk in a domain whose Guest has not put an overlay there yet: nothing of that name ever exists. */
-export function bootPlaceholder(prefix: string, vm: string): string {
-  return `${prefix}-${vm}-no-overlay-yet`;
-}
-
 /** Volume of the persistent disk. A raised generation is a new name, so that a retained old volume stays as it is (T-50). */
 export function persistVolumeName(prefix: string, vm: string, generation = 0): string {
   return generation === 0 ? `${prefix}-${vm}-persist` : `${prefix}-${vm}-persist-g${generation}`;

@@ -5,11 +5,12 @@ import { downSpans, EventLog, parseEvent, secondsTogether, type StepMoment } fro
 
 const line = (kind: string, op: string, type: string, name: string): string =>
   JSON.stringify({ sequence: 1, [kind]: { metadata: { op, type, urn: `urn:pulumi:demo::nixvm::${type}::${name}` } } });
-const guest = (at: number, phase: StepMoment["phase"], op: string, name: string): StepMoment => ({
+const guest = (at: number, phase: StepMoment["phase"], op: string, name: string, diffs: string[] = []): StepMoment => ({
   at,
   phase,
   op,
   name,
+  diffs,
   type: "nixvm:index:Guest",
 });
 
@@ -20,6 +21,7 @@ it("reads the events that are steps and passes over the others", () => {
     op: "create",
     type: "t",
     name: "b",
+    diffs: [],
   });
   expect(parseEvent(line("resOpFailedEvent", "update", "t", "c"), 7)?.phase).toBe("failed");
   expect(parseEvent('{"diagnosticEvent":{}}', 7)).toBeUndefined();
@@ -39,14 +41,19 @@ it("follows a log while it is written, also when a line arrives in two parts", a
 describe("downtime", () => {
   it("lasts from the begin of the clean stop to the end of the gate", () => {
     const spans = downSpans([
+      guest(500, "begin", "update", "app-guest", ["imageDigest", "overlayPath"]),
+      guest(900, "end", "update", "app-guest", ["imageDigest", "overlayPath"]),
       guest(1000, "begin", "delete-replaced", "db-guest"),
       guest(4000, "end", "delete-replaced", "db-guest"),
       guest(5000, "begin", "create-replacement", "db-guest"),
       guest(17000, "end", "create-replacement", "db-guest"),
-      guest(18000, "begin", "update", "web-guest"),
-      guest(19000, "end", "update", "web-guest"),
+      guest(18000, "begin", "update", "web-guest", ["seedDigest"]),
+      guest(19000, "end", "update", "web-guest", ["seedDigest"]),
     ]);
-    expect([...spans]).toEqual([["db-guest", { from: 1000, to: 17000 }]]);
+    expect([...spans]).toEqual([
+      ["app-guest", { from: 500, to: 900 }],
+      ["db-guest", { from: 1000, to: 17000 }],
+    ]);
   });
 
   it("has no end for a guest that never came back", () => {

@@ -1,5 +1,5 @@
 import * as fc from "fast-check";
-import { Machine, machineOf, withMachine } from "../../provider/domainXml";
+import { machineOf, withMachine } from "../../provider/domainXml";
 import { GuestInputs } from "../../provider/inputs";
 import { applyGuest } from "../../provider/lifecycle";
 import { parseBalloon } from "../../provider/parse";
@@ -11,7 +11,7 @@ describe("a domain's definition", () => {
 
   it("becomes that of any other machine, and all else of it stays", () => {
     const path = fc.string({ minLength: 1, unit: "grapheme-composite" }).filter((text) => !/\p{C}/u.test(text));
-    const machine: fc.Arbitrary<Machine> = fc.record({
+    const machine = fc.record({
       bootPath: path.map((text) => `/pool/${text}`),
       memoryMiB: fc.integer({ min: 1, max: 2 ** 20 }),
       memoryMaximumMiB: fc.integer({ min: 1, max: 2 ** 20 }),
@@ -20,7 +20,7 @@ describe("a domain's definition", () => {
       balloon: fc.boolean(),
     });
     const original = domainXml("/pool/a.qcow2");
-    const back = machineOf(original)!;
+    const back = { ...machineOf(original)!, bootPath: "/pool/a.qcow2" };
     fc.assert(
       fc.property(machine, (other) => {
         const xml = printed(withMachine(original, other));
@@ -30,10 +30,23 @@ describe("a domain's definition", () => {
     );
   });
 
-  it("is none of ours without exactly one disk with the serial boot", () => {
+  it("gets its boot disk before the first start", () => {
+    const whole = domainXml("/pool/a.qcow2");
+    const chassis = whole
+      .replace(/<disk.*?<serial>boot<.*?\n/, "")
+      .replace("<devices>", '<os><boot dev="hd"/></os><devices>');
+    const machine = machineOf(whole)!;
+    expect(machineOf(chassis)).toEqual({ ...machine, bootPath: undefined });
+    const xml = printed(withMachine(chassis, { ...machine, bootPath: "/pool/a.qcow2" }));
+    expect(machineOf(xml)).toEqual(machine);
+    expect(xml).not.toContain("<boot dev");
+    expect(xml).toMatch(/<target dev="vda" bus="virtio"\/>\s*<serial>boot<\/serial>\s*<boot order="1"\/>/);
+  });
+
+  it("is none of ours with more than one boot disk, or one that is no file", () => {
     for (const none of [
       "<domain/>",
-      domainXml("/a").replace("<serial>boot", "<serial>other"),
+      domainXml("/a").replace('file="/a"', 'dev="/dev/a"'),
       domainXml("/a").replace("<serial>persist", "<serial>boot"),
     ]) {
       expect(machineOf(none)).toBeUndefined();
