@@ -68,9 +68,30 @@ function imageSources(config: Record<string, unknown>): Record<string, ImageSour
   return Object.fromEntries(
     Object.entries(images as Record<string, ImageSource>).filter(
       ([, source]) =>
-        typeof source?.path === "string" || (typeof source?.url === "string" && typeof source.sha256 === "string"),
+        typeof source?.path === "string" ||
+        typeof source?.digest === "string" ||
+        (typeof source?.url === "string" && typeof source.sha256 === "string"),
     ),
   );
+}
+
+/** The stack's own output of the last run that went well: the images that the whole fleet was healthy on. */
+async function formerImages(): Promise<plan.KnownImage[]> {
+  const self = new pulumi.StackReference(`${pulumi.getOrganization()}/${pulumi.getProject()}/${pulumi.getStack()}`);
+  return plan.readHistory((await self.getOutputDetails("images")).value);
+}
+
+/** The images of this run, each once, with the hosts that get it. */
+function currentImages(fleet: plan.Plan, images: Record<string, ResolvedImage>): plan.KnownImage[] {
+  const found = new Map<string, plan.KnownImage>();
+  for (const { name, host } of fleet.images) {
+    const image = images[name];
+    if (image === undefined) continue;
+    const { file: _f, bytes: _b, ...facts } = image;
+    const hosts = [...(found.get(image.digest)?.hosts ?? []), host];
+    found.set(image.digest, { ...facts, hosts: [...new Set(hosts)] });
+  }
+  return [...found.values()];
 }
 
 /** What is sure to be written: images that are not there yet. Overlays and volumes are thin and start near nothing. */
@@ -103,14 +124,25 @@ export = async (): Promise<Record<string, unknown>> => {
   if (!first.ok || written.problems.length > 0) {
     refuse([...written.problems, ...(first.ok ? [] : first.problems)]);
   }
-  const { images, problems } = await resolveImages(imageSources(config), {
+  const sources = imageSources(config);
+  const named = Object.fromEntries(
+    Object.entries(sources).flatMap(([name, { digest }]) => (digest ? [[name, digest]] : [])),
+  );
+  const former = first.plan.keepImages > 0 || Object.keys(named).length > 0 ? await formerImages() : [];
+  const { images, problems } = await resolveImages(sources, {
     projectDir,
     cacheDir: path.join(projectDir, ".nixvm", "cache"),
+    history: former,
   });
   const result = plan.planFleet(config, { ...context, images });
   if (!result.ok || problems.length > 0) {
     refuse([...problems, ...(result.ok ? [] : result.problems)]);
   }
+  const nowhere = plan.missingOnHosts(result.plan, named, former);
+  if (nowhere.length > 0) {
+    refuse(nowhere);
+  }
+  const history = plan.nextHistory(former, currentImages(result.plan, images), result.plan.keepImages);
   const hosts = result.plan.hosts.map((host) => ({
     name: host.name,
     uri: host.uri,
@@ -141,8 +173,8 @@ export = async (): Promise<Record<string, unknown>> => {
   const limit = Error.stackTraceLimit;
   Error.stackTraceLimit = 0;
   try {
-    const fleet = new Fleet("fleet", { plan: result.plan, images });
-    return { vms: fleet.vms };
+    const fleet = new Fleet("fleet", { plan: result.plan, images, history });
+    return { vms: fleet.vms, images: history };
   } finally {
     Error.stackTraceLimit = limit;
   }

@@ -13,6 +13,8 @@ export interface FleetArgs {
   plan: plan.Plan;
   /** The stack file's images, resolved. */
   images: Record<string, ResolvedImage>;
+  /** Images of former runs and of this one: those that no VM uses stay on the hosts that they are on. */
+  history: readonly plan.KnownImage[];
 }
 
 interface HostResources {
@@ -36,28 +38,20 @@ export class Fleet extends pulumi.ComponentResource {
     const hosts = new Map(args.plan.hosts.map((h) => [h.name, this.host(h, vms)]));
     const hostOf = (host: string): HostResources => must(hosts.get(host), `host ${host}`);
 
+    // One upload for a host and content, also when two names stand for the same file.
     const bases = new Map<string, BaseImage>();
-    for (const image of args.plan.images) {
-      const resolved = must(args.images[image.name], `image ${image.name}`);
-      const { provider, pool } = hostOf(image.host);
-      // One upload for a host and content, also when two names stand for the same file.
-      const label = `base-${image.host}-${plan.digest12(resolved.digest)}`;
-      const known = [...bases.values()].find((base) => pulumi.resourceName(base) === label);
-      bases.set(
-        image.key,
-        known ??
-          new BaseImage(
-            label,
-            {
-              pool,
-              volumeName: baseVolumeFile(prefix, resolved),
-              source: resolved.file,
-              format: resolved.format,
-            },
-            { parent: this, provider },
-          ),
-      );
-    }
+    const base = (host: string, image: Pick<ResolvedImage, "digest" | "format">, source: string): BaseImage => {
+      const label = `base-${host}-${plan.digest12(image.digest)}`;
+      const { provider, pool } = hostOf(host);
+      const volumeName = baseVolumeFile(prefix, image);
+      const made =
+        bases.get(label) ??
+        new BaseImage(label, { pool, volumeName, source, format: image.format }, { parent: this, provider });
+      bases.set(label, made);
+      return made;
+    };
+    // Those of former runs are in the state, so their source is not looked at.
+    for (const known of args.history) for (const host of known.hosts) if (hosts.has(host)) base(host, known, "");
 
     const networks = new Map(
       args.plan.networks.flatMap((network) => {
@@ -89,6 +83,7 @@ export class Fleet extends pulumi.ComponentResource {
       const { provider, pool } = hostOf(vm.host);
       const entry = vm.network.mode === "nat" ? vm.network.entry : null;
       const networkName = entry === null ? undefined : networks.get(entry);
+      const image = must(args.images[vm.image], `image ${vm.image}`);
       made.set(
         vm.name,
         new VirtualMachine(
@@ -99,8 +94,8 @@ export class Fleet extends pulumi.ComponentResource {
             prefix,
             pool,
             fleetKey,
-            image: must(args.images[vm.image], `image ${vm.image}`),
-            baseVolumeId: must(bases.get(vm.imageKey), `image ${vm.imageKey}`).volumeId,
+            image,
+            baseVolumeId: base(vm.host, image, image.file).volumeId,
             after: vm.after.map((other) => must(made.get(other), `VM ${other}`)),
             ...(networkName === undefined ? {} : { networkName }),
           },
@@ -138,7 +133,7 @@ export class Fleet extends pulumi.ComponentResource {
 }
 
 /** File name of a base image's volume. */
-export function baseVolumeFile(prefix: string, image: ResolvedImage): string {
+export function baseVolumeFile(prefix: string, image: Pick<ResolvedImage, "digest" | "format">): string {
   return `${plan.baseVolumeName(prefix, image.digest)}.${image.format}`;
 }
 

@@ -6,6 +6,7 @@ import * as path from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { promisify } from "node:util";
+import { findKnown, type KnownImage } from "./plan/history";
 
 const run = promisify(execFile);
 
@@ -15,6 +16,8 @@ export interface ImageSource {
   path?: string;
   /** Address to fetch from; needs `sha256`. */
   url?: string;
+  /** Beginning of the digest of an image that is on the hosts already. */
+  digest?: string;
   /** SHA-256 of the file as it is at `path` or `url`, packed or not: 64 hexadecimal digits. */
   sha256?: string;
   /** Image id that the guest has to report; by default what the sidecar file `<image>.json` says. */
@@ -23,7 +26,7 @@ export interface ImageSource {
 
 /** What is known of an image before any resource is made. */
 export interface ResolvedImage {
-  /** Unpacked disk image on this machine. */
+  /** Unpacked disk image on this machine; empty for one that is on the hosts already. */
   file: string;
   /** SHA-256 over the unpacked image: what volumes are named by and upgrades are keyed on. */
   digest: string;
@@ -71,7 +74,7 @@ const SIDECAR_MISSING = "ENOENT";
 /** Resolves the images of a stack: finds, fetches, unpacks, checks and digests them; reports all mistakes together. */
 export async function resolveImages(
   sources: Record<string, ImageSource>,
-  options: { projectDir: string; cacheDir: string },
+  options: { projectDir: string; cacheDir: string; history: readonly KnownImage[] },
 ): Promise<{ images: Record<string, ResolvedImage>; problems: ImageProblem[] }> {
   const images: Record<string, ResolvedImage> = {};
   const problems: ImageProblem[] = [];
@@ -79,7 +82,9 @@ export async function resolveImages(
   // One after another: two images of a stack are often one file, and hashing is bound by the disk.
   for (const [name, source] of Object.entries(sources)) {
     try {
-      images[name] = await resolveOne(source, cache, options);
+      images[name] = source.digest
+        ? resolveKnown(source.digest, options.history)
+        : await resolveOne(source, cache, options);
     } catch (error) {
       if (!(error instanceof Refused)) {
         throw error;
@@ -94,6 +99,17 @@ export async function resolveImages(
   }
   await cache.save();
   return { images, problems };
+}
+
+function resolveKnown(digest: string, history: readonly KnownImage[]): ResolvedImage {
+  const known = findKnown(history, digest);
+  if (known === undefined) {
+    const has = history.map((image) => `${image.digest.slice(0, 12)}${image.version ? ` (${image.version})` : ""}`);
+    const there = has.length > 0 ? `one of ${has.join(", ")}, or ` : "";
+    throw new Refused("digest", digest, "is not an image that this stack has kept", `${there}path or url of the image`);
+  }
+  const { hosts: _, rootModes, ...facts } = known;
+  return { ...facts, file: "", bytes: 0, ...(rootModes ? { rootModes: [...rootModes] } : {}) };
 }
 
 async function resolveOne(

@@ -10,6 +10,7 @@ export { type Config, configShape, configSchema } from "./model";
 export { type Preset, PRESETS, type RootMode, ROOT_MODES, type Store, type VmConfig } from "./model-vm";
 export { PRESET_DEFAULTS, type PresetDefaults, ZVM_ALLOWLIST } from "./presets";
 export { type AllowlistConfig } from "./model-allowlist";
+export { findKnown, type KnownImage, missingOnHosts, nextHistory, readHistory } from "./history";
 export { planFleet } from "./plan";
 export { type SeedFiles, seedFiles, seedDigest, type SeedVm } from "./seed";
 export { SCHEMA_COMMENT, stackSchema, stackSchemaText } from "./schema";

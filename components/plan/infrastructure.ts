@@ -82,17 +82,18 @@ export function planImages(scope: Scope): Map<string, ImageSource> {
 function planImage(scope: Scope, name: string, written: ImageConfig): ImageSource | undefined {
   const { problems } = scope;
   const path = ["images", name];
-  if (written.path === undefined && written.url === undefined) {
+  const given = (["path", "url", "digest"] as const).filter((field) => written[field] !== undefined);
+  if (given.length === 0) {
     problems.add(
       path,
       undefined,
-      "has neither path nor url",
-      "path: <file>, or url: <address> with sha256: <64 hex digits>",
+      "has no path, url or digest",
+      "path: <file>, or url: <address> with sha256: <64 hex digits>, or digest: <of a kept image>",
     );
     return undefined;
   }
-  if (written.path !== undefined && written.url !== undefined) {
-    problems.add([...path, "url"], written.url, "stands beside a path", "either path or url");
+  for (const second of given.slice(1)) {
+    problems.add([...path, second], written[second], `stands beside ${given[0]}`, "one of path, url and digest");
   }
   if (written.url !== undefined && written.sha256 === undefined) {
     problems.add(
@@ -116,7 +117,10 @@ function planImage(scope: Scope, name: string, written: ImageConfig): ImageSourc
   const packed = file.endsWith(".zst") ? "zstd" : null;
   const inner = packed === null ? file : file.slice(0, -".zst".length);
   const format =
-    written.format ?? (inner.endsWith(".qcow2") ? "qcow2" : /\.(raw|img)$/.test(inner) ? "raw" : undefined);
+    written.format ??
+    facts?.format ??
+    // A kept image has no file of that name: what format it has is known with its digest, and asked for later.
+    (inner.endsWith(".qcow2") || given[0] === "digest" ? "qcow2" : /\.(raw|img)$/.test(inner) ? "raw" : undefined);
   if (format === undefined) {
     problems.add([...path, "format"], undefined, "is missing, and the file's name does not tell it", "qcow2, raw");
     return undefined;

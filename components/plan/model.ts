@@ -63,18 +63,25 @@ const host = leaf.keys(
 
 const image = leaf.keys(
   {
-    /** One of path and url. */
+    /** One of path, url and digest. */
     path: leaf
       .word(/^[^\0\n]+$/, "a path", "a file, relative to the project's folder or absolute")
       .optional()
       .describe(
-        "Image file on this machine, relative to the project's folder: .qcow2, .raw or .img, also with .zst behind it. Either path or url.",
+        "Image file on this machine, relative to the project's folder: .qcow2, .raw or .img, also with .zst behind it. One of path, url and digest.",
       ),
-    /** One of path and url; needs sha256. */
+    /** One of path, url and digest; needs sha256. */
     url: leaf
       .word(/^https?:\/\/\S+$/, "a download address", "an address that begins with https:// or http://")
       .optional()
-      .describe("Where to download the image from. Needs sha256. Either path or url."),
+      .describe("Where to download the image from. Needs sha256. One of path, url and digest."),
+    /** One of path, url and digest. */
+    digest: leaf
+      .word(/^[0-9a-f]{12,64}$/, "a digest", "12 to 64 lower-case hex digits, as the stack's output images has them")
+      .optional()
+      .describe(
+        "An image that is on the hosts already, by the beginning of its digest: see rollout.keepImages. One of path, url and digest.",
+      ),
     /** Part 2: digest of the file as it is read. */
     sha256: leaf
       .word(/^[0-9a-f]{64}$/, "a SHA-256 digest", "64 lower-case hex digits, as printed by `sha256sum`")
@@ -95,7 +102,7 @@ const image = leaf.keys(
       .optional()
       .describe("qcow2 or raw. Default: from the file's name."),
   },
-  "path, or url and sha256",
+  "path, or url and sha256, or digest",
 );
 
 const networkEntry = leaf.keys(
@@ -184,6 +191,13 @@ const rollout = leaf.keys(
       .describe(
         "Whether a VM that does not get healthy on a new image is brought back to its former one. Default true; the rollout stops either way.",
       ),
+    /** T-48, T-49. */
+    keepImages: leaf
+      .whole(0, 100, "a number of images")
+      .optional()
+      .describe(
+        "How many former images stay on the hosts, so that images.<name>.digest can go back to one at once. Default 0.",
+      ),
     /** T-47. */
     retry: leaf
       .list(
@@ -193,7 +207,7 @@ const rollout = leaf.keys(
       .optional()
       .describe("Images that failed and may be tried again, by the digest that the refusal names. Default none."),
   },
-  "batch, gateTimeout, stopTimeout, goBack and retry",
+  "batch, gateTimeout, stopTimeout, goBack, keepImages and retry",
 );
 
 const group = leaf.keys(

@@ -45,6 +45,7 @@ export function planFleet(config: unknown, context: PlanContext): PlanResult {
       prefix: scope.prefix,
       hosts: [...hosts.values()],
       images: usedImages(vms, sources),
+      keepImages: parsed.config.rollout?.keepImages ?? 0,
       networks: [...networks.values()],
       vms: inRolloutOrder(vms, parsed.config.rollout?.batch ?? 1),
       warnings: warnings.all,

@@ -37,6 +37,8 @@ export interface ImageFacts {
   readonly id?: string;
   /** Version, for display. */
   readonly version?: string;
+  /** Disk format, where it is known without the file. */
+  readonly format?: "qcow2" | "raw";
   /** Version of the guest contract; one that this program does not speak is refused. */
   readonly contract?: number;
   /** Root modes that the image can do; others are refused (8.4). */
@@ -86,9 +88,9 @@ export interface ImagePlan {
   readonly name: string;
   /** Name of the host. */
   readonly host: string;
-  /** File as written, relative to the project's folder or absolute; `null` with a url. */
+  /** File as written, relative to the project's folder or absolute; `null` without one, as for an image that is on the hosts already. */
   readonly path: string | null;
-  /** Address; `null` with a path. */
+  /** Address; `null` without one. */
   readonly url: string | null;
   /** Wanted SHA-256 of the file or download as it is (packed if it is packed); `null` when none was given. */
   readonly sha256: string | null;
@@ -251,6 +253,8 @@ export interface Plan {
   readonly hosts: readonly HostPlan[];
   /** Sorted by key; used ones only. */
   readonly images: readonly ImagePlan[];
+  /** How many former images stay on the hosts. */
+  readonly keepImages: number;
   /** Sorted by name. */
   readonly networks: readonly NetworkPlan[];
   /** In rollout order: sorted by name, so that the order does not depend on that of the stack file. */

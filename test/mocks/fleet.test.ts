@@ -1,5 +1,5 @@
 import { Fleet } from "../../components/Fleet";
-import { PRESETS } from "../../components/plan";
+import { type KnownImage, PRESETS } from "../../components/plan";
 import { withMachine } from "../../provider/domainXml";
 import { config, image, planned } from "../helpers/fleets";
 import { isSecret, plain, recordResources, type Registered, settled } from "../helpers/recorder";
@@ -7,9 +7,10 @@ import { isSecret, plain, recordResources, type Registered, settled } from "../h
 async function register(
   stackFile: Record<string, unknown>,
   images = { os: image("a") },
+  history: readonly KnownImage[] = [],
 ): Promise<Map<string, Registered>> {
   const seen = await recordResources();
-  new Fleet("fleet", { plan: planned(stackFile), images });
+  new Fleet("fleet", { plan: planned(stackFile), images, history });
   await settled();
   return seen;
 }
@@ -236,6 +237,16 @@ describe("what changes with what", () => {
     const fresh = b.filter((name) => !a.includes(name));
     expect(fresh.every((name) => name.startsWith("base-local-") || name.startsWith("web-overlay-"))).toBe(true);
     expect(fresh).toHaveLength(5);
+  });
+
+  it("keeps former images on the hosts that they are on, and takes a VM back to one without its file", async () => {
+    const kept = { ...image("b"), hosts: ["local", "gone"] };
+    const base = (digit: string) => `base-local-${digit.repeat(12)}-volume`;
+    const seen = await register(config(["web"]), { os: image("a") }, [{ ...image("a"), hosts: ["local"] }, kept]);
+    expect([...seen.keys()].filter((name) => /^base-.*-volume$/.test(name)).sort()).toEqual([base("a"), base("b")]);
+    const back = await register(config(["web"]), { os: { ...image("b"), file: "" } }, [kept]);
+    expect(get(back, base("b")).ignorechangesList).toContain("source");
+    expect({ ...get(back, base("b")).inputs, source: "" }).toEqual({ ...get(seen, base("b")).inputs, source: "" });
   });
 
   it("uploads one image under two names once", async () => {

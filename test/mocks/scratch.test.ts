@@ -7,7 +7,7 @@ import { PRIVATE_VOLUME } from "../../components/volumeXslt";
 /** A fleet of one VM `web`, with what its entry in the stack file says. */
 async function register(web: Record<string, unknown>): Promise<Map<string, Registered>> {
   const seen = await recordResources();
-  new Fleet("fleet", { plan: planned(config(["web"], { fleet: { web } })), images: { os: image("a") } });
+  new Fleet("fleet", { plan: planned(config(["web"], { fleet: { web } })), images: { os: image("a") }, history: [] });
   await settled();
   return seen;
 }

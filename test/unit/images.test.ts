@@ -13,7 +13,10 @@ const at = (name: string): string => path.join(dir, name);
 const sha256 = (file: string): string => createHash("sha256").update(fs.readFileSync(file)).digest("hex");
 
 async function resolve(source: ImageSource): Promise<{ image?: ResolvedImage; problems: ImageProblem[] }> {
-  const { images, problems } = await resolveImages({ os: source }, { projectDir: dir, cacheDir: at("cache") });
+  const { images, problems } = await resolveImages(
+    { os: source },
+    { projectDir: dir, cacheDir: at("cache"), history: [] },
+  );
   return images.os ? { image: images.os, problems } : { problems };
 }
 
@@ -129,7 +132,7 @@ describe("an image that is not", () => {
 
   it("leaves the good ones, and all bad ones are reported together", async () => {
     const sources = { good: { path: "disk.qcow2" }, none: { path: "none" }, page: { path: "page.qcow2" } };
-    const { images, problems } = await resolveImages(sources, { projectDir: dir, cacheDir: at("cache") });
+    const { images, problems } = await resolveImages(sources, { projectDir: dir, cacheDir: at("cache"), history: [] });
     expect(Object.keys(images)).toEqual(["good"]);
     expect(problems.map((p) => p.path)).toEqual(["images.none.path", "images.page.path"]);
   });

@@ -190,12 +190,12 @@ const around: Row[] = [
     "fleet.web.network",
     ["is not a network of nixvm:networks, did you mean lan?", "default, lan"],
   ],
-  ["an image without source", { ...base, images: { os: {} } }, "images.os", ["has neither path nor url"]],
+  ["an image without source", { ...base, images: { os: {} } }, "images.os", ["has no path, url or digest"]],
   [
     "an image with two sources",
     { ...base, images: { os: { path: "a.qcow2", url: "https://x/a.qcow2", sha256: "0".repeat(64) } } },
     "images.os.url",
-    ["stands beside a path"],
+    ["stands beside path"],
   ],
   [
     "a download without digest",
