@@ -44,3 +44,10 @@ export async function consoleTail(path: string | undefined, lines = 40): Promise
     return { none: `the log cannot be read here: ${(error as Error).message}` };
   }
 }
+
+/** What the kernel of a guest says when it gives up; undefined when its console does not show that. */
+export async function kernelPanic(path: string | undefined): Promise<string | undefined> {
+  const tail = await consoleTail(path);
+  const lines = "lines" in tail ? tail.lines : [];
+  return lines.map((line) => /Kernel panic - not syncing: .*/.exec(line)?.[0]).find((line) => line !== undefined);
+}

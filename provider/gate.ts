@@ -1,5 +1,6 @@
 import { guestExec, Look, look } from "./agent";
 import { Backoff, Clock, orCancelled } from "./clock";
+import { kernelPanic } from "./console";
 import { GuestInputs } from "./inputs";
 import { parseError } from "./parse";
 import { StatusRecord } from "./status";
@@ -94,6 +95,9 @@ export class Gate {
       seen = await look(libvirt, this.want.uuid, clock, signal);
     } catch (error) {
       if (!(error instanceof LibvirtError) || error.kind !== "agent") throw error;
+      // libvirt sees a guest that runs: nobody else would notice before the time is over.
+      const panic = await kernelPanic(this.want.consoleLog);
+      if (panic !== undefined) throw new GuestFailure(panic, this.last);
       this.phase = this.last ? "agent silent" : "booting";
       return undefined;
     }

@@ -91,9 +91,14 @@ export class LiveStack {
     return { code: result.status ?? 1, text: result.stdout + result.stderr };
   }
 
-  async vms(): Promise<Map<string, LiveVm>> {
+  /** An output of the last `up`. */
+  async output(name: string): Promise<unknown> {
     this.outputs ??= await this.stack.outputs();
-    const vms = (this.outputs.vms?.value ?? {}) as Record<string, VmSummary>;
+    return this.outputs[name]?.value;
+  }
+
+  async vms(): Promise<Map<string, LiveVm>> {
+    const vms = ((await this.output("vms")) ?? {}) as Record<string, VmSummary>;
     return new Map(Object.entries(vms).map(([name, vm]) => [name, new LiveVm(name, vm)]));
   }
 

@@ -382,7 +382,7 @@ test("Ctrl-C in the middle of an up leaves a stack that the next up finishes", a
     signal: abort.signal,
     onEvent: (event) => {
       const step = event.resourcePreEvent?.metadata;
-      if (step?.op === "create-replacement" && step.urn.endsWith("::db-guest")) {
+      if (step?.op === "update" && step.urn.endsWith("::db-guest")) {
         abort.abort();
       }
     },

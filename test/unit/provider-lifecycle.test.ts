@@ -141,6 +141,19 @@ describe("gate", () => {
     expect(message.endsWith("\n  line 59")).toBe(true);
   });
 
+  it("does not wait for a guest whose kernel has panicked", async () => {
+    const dir = mkdtempSync(join(tmpdir(), "nixvm-"));
+    const consoleLog = join(dir, "web.log");
+    writeFileSync(consoleLog, "[    0.0] Linux\r\n");
+    scene.libvirt.system = undefined;
+    const panic = "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100";
+    scene.clock.at(4, () => writeFileSync(consoleLog, `[    3.1] ${panic}\r\n[    3.2] ---[ end ${panic} ]---\r\n`));
+    const { message } = await failure({ consoleLog });
+    rmSync(dir, { recursive: true });
+    expect(message.split("\n")[0]).toBe(`web: ${panic}`);
+    expect(scene.clock.time).toBeLessThan(6000);
+  });
+
   it("keeps a failed guest in the state: id, inputs, and what it really runs", async () => {
     scene.libvirt.status!["imageId"] = "image-1";
     const { id, properties } = await failure();

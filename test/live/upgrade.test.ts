@@ -1,0 +1,173 @@
+import { createHash } from "node:crypto";
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { newKey, ssh } from "../helpers/guest";
+import { IMAGES, LiveStack, type Operation, virsh } from "../helpers/liveStack";
+
+// Four VMs through images that fail and one that does not, and through changes that need no restart, told in one go.
+jest.setTimeout(15 * 60_000);
+
+const VMS = ["a", "b", "c", "d"];
+let stack: LiveStack;
+let config: Record<string, any>;
+/** Seconds of each phase, printed at the end: what a reader of the log wants to know of an upgrade that fails. */
+const seconds: Record<string, number> = {};
+
+const poolDir = (): string => path.join(process.env.NIXVM_POOL_ROOT ?? "", "nixvm-upgrade");
+const guestSteps = (operation: Operation): string[] =>
+  operation.steps.filter((step) => /Guest|Domain/.test(step)).map((step) => step.replace(/ \S+:\S+ /, " "));
+
+async function bootIds(): Promise<Record<string, string>> {
+  const vms = [...(await stack.vms())];
+  return Object.fromEntries(await Promise.all(vms.map(async ([name, vm]) => [name, (await vm.status()).bootId])));
+}
+
+async function useImage(image: string): Promise<void> {
+  config.images.os.path = path.join(IMAGES, `reference-${image}.qcow2`);
+  await stack.configure(config);
+}
+
+async function timed(phase: string, operation: Promise<Operation>): Promise<Operation> {
+  const begun = Date.now();
+  const done = await operation;
+  seconds[phase] = Math.round((Date.now() - begun) / 1000);
+  return done;
+}
+
+/** Digest of what a disk holds, read while its guest is off. */
+const contentOf = (file: string): string => createHash("sha256").update(fs.readFileSync(file)).digest("hex");
+
+beforeAll(async () => {
+  stack = await LiveStack.make("upgrade");
+  const key = newKey(stack.dir, "admin");
+  config = {
+    images: { os: { path: path.join(IMAGES, "reference-v1.qcow2") } },
+    rollout: { canary: 1, maxUnavailable: 2, gateTimeout: "8m", stopTimeout: "2m", keepImages: 1 },
+    defaults: {
+      image: "os",
+      memory: "384MiB",
+      memoryMaximum: "512MiB",
+      vcpus: 1,
+      vcpusMaximum: 2,
+      persist: { size: "128MiB" },
+      adminKeys: [key.publicKey],
+    },
+    fleet: Object.fromEntries(VMS.map((vm, index) => [vm, { network: { mode: "user", sshPort: 23801 + index } }])),
+  };
+  await stack.configure(config);
+});
+
+afterAll(async () => {
+  await stack.remove(config);
+  expect(virsh("list", "--all", "--name")).not.toContain("nixvm-upgrade-");
+  process.stdout.write(`upgrade: seconds of each phase ${JSON.stringify(seconds)}\n`);
+});
+
+test("a new fleet comes up at once, with no VM waiting for another", async () => {
+  const up = await timed("up of four new VMs", stack.up());
+  expect(up.error).toBe("");
+  for (const [, vm] of await stack.vms())
+    expect(await vm.status()).toMatchObject({ healthy: true, imageVersion: "v1" });
+});
+
+test.each([
+  ["panic", /a: Kernel panic - not syncing: /],
+  ["broken", /a: .*not healthy/],
+])(
+  "image %s touches the canary only, which is back on its old overlay and healthy; the image is refused (T-16, T-47)",
+  async (image, reason) => {
+    const before = await bootIds();
+    const overlay = fs.readdirSync(poolDir()).find((file) => /^nixvm-upgrade-a-[0-9a-f]{12}-/.test(file)) ?? "none";
+    await useImage(image);
+    const bad = await timed(`up with image ${image}`, stack.up());
+    expect(bad.error).not.toBe("");
+    expect(bad.text).toMatch(reason);
+    expect(bad.text).toMatch(/a: is back on image [0-9a-f]{12} and healthy there, \d+ s after the failure/);
+    expect(guestSteps(bad)).toEqual(["update a-guest"]);
+    const { a, ...others } = await bootIds();
+    expect(others).toEqual({ b: before.b, c: before.c, d: before.d });
+    expect(a).not.toBe(before.a);
+    const canary = await stack.vm("a");
+    expect(await canary.status()).toMatchObject({ healthy: true, imageVersion: "v1" });
+    expect(virsh("domblklist", canary.vm.uuid)).toContain(overlay);
+    const refused = await stack.preview();
+    expect(refused.text + refused.error).toMatch(/a: image [0-9a-f]{12} is quarantined/);
+
+    await useImage("v1");
+    const clean = await stack.preview({ refresh: true });
+    expect(clean.error).toBe("");
+    // What is left of the image that failed goes; nothing else is a change.
+    expect(clean.steps.filter((step) => !/^delete .*(overlay|base)/i.test(step))).toEqual([]);
+  },
+);
+
+test("memory, vCPUs, disk growth and keys change live: the boot id stays, and the preview says so (T-44, T-62)", async () => {
+  const back = await stack.up();
+  expect(back.error).toBe("");
+  expect(back.steps.filter((step) => !/^delete |Guest a-guest/.test(step))).toEqual([]);
+  const before = await bootIds();
+  const fresh = newKey(stack.dir, "fresh");
+  config.fleet.b = { ...config.fleet.b, memory: "512MiB", vcpus: 2, persist: { size: "256MiB" } };
+  config.fleet.b.adminKeys = [fresh.publicKey];
+  await stack.configure(config);
+  const preview = await stack.preview();
+  for (const line of [
+    "b: the memory changes from 384 MiB to 512 MiB live, no restart",
+    "b: the number of vCPUs changes from 1 to 2 live, no restart",
+    "b: persist grows from 128 MiB to 256 MiB live",
+    "b: applies a new seed live, no restart",
+  ]) {
+    expect(preview.text).toContain(line);
+  }
+  const b = await stack.vm("b");
+  const total = async (): Promise<number> =>
+    Number(await b.exec("awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo"));
+  const small = await total();
+  const up = await timed("up with live changes", stack.up());
+  expect(up.error).toBe("");
+  expect(await bootIds()).toEqual(before);
+  expect((await total()) - small).toBe(128);
+  expect(await b.exec("nproc")).toBe("2\n");
+  expect(Number(await b.exec("df --output=size -B1M /var | tail -1"))).toBeGreaterThan(200);
+  expect(ssh(23802, "admin", fresh.file, "id -un").out).toBe("admin\n");
+
+  config.fleet.b = { ...config.fleet.b, memory: "384MiB", vcpus: 1 };
+  await stack.configure(config);
+  expect((await stack.up()).error).toBe("");
+  expect(await bootIds()).toEqual(before);
+  expect([await total(), await b.exec("nproc")]).toEqual([small, "1\n"]);
+  expect((await stack.preview({ refresh: true, expectNoChanges: true })).error).toBe("");
+});
+
+test("a stopped VM stays stopped through an upgrade, which does not write to its data (hash of the volume)", async () => {
+  config.fleet.d = { ...config.fleet.d, running: false };
+  await stack.configure(config);
+  expect((await stack.up()).error).toBe("");
+  const volume = path.join(poolDir(), "nixvm-upgrade-d-persist");
+  const before = contentOf(volume);
+  await useImage("v2");
+  const up = await timed("up with image v2", stack.up());
+  expect(up.error).toBe("");
+  expect(contentOf(volume)).toBe(before);
+  // The canary alone, then the others, two at a time.
+  expect(guestSteps(up)[0]).toBe("update a-guest");
+  expect(guestSteps(up).sort()).toEqual(VMS.map((vm) => `update ${vm}-guest`));
+  for (const name of ["a", "b", "c"]) {
+    expect(await (await stack.vm(name)).status()).toMatchObject({ healthy: true, imageVersion: "v2" });
+  }
+  expect(virsh("domstate", (await stack.vm("d")).vm.uuid).trim()).toBe("shut off");
+  expect(fs.readdirSync(poolDir()).filter((file) => file.includes("-base-"))).toHaveLength(2);
+});
+
+test("a former image that was kept is gone back to by its digest, without its file", async () => {
+  const [, former] = (await stack.output("images")) as { digest: string; version: string }[];
+  expect(former?.version).toBe("v1");
+  config.images.os = { digest: former?.digest.slice(0, 12) };
+  config.fleet.d = { ...config.fleet.d, running: true };
+  await stack.configure(config);
+  const up = await timed("up back to kept image v1", stack.up());
+  expect(up.error).toBe("");
+  expect(up.steps.filter((step) => /base-/.test(step))).toEqual([]);
+  for (const [, vm] of await stack.vms())
+    expect(await vm.status()).toMatchObject({ healthy: true, imageVersion: "v1" });
+});
