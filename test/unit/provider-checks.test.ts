@@ -1,32 +1,10 @@
 import { spawnSync } from "node:child_process";
-import { GuestResult } from "../../provider/agent";
 import { Check } from "../../provider/checkScript";
 import { probeChecks, runChecks, wasHealthy } from "../../provider/checks";
 import { Cancelled } from "../../provider/clock";
 import { GuestFailure } from "../../provider/gate";
-import { AgentCommand, LibvirtError } from "../../provider/virsh";
+import { LibvirtError } from "../../provider/virsh";
 import { FakeLibvirt, Scene, UUID } from "./provider-fake";
-
-/** Says what a command in the guest leaves behind, by what is in its script; the first that fits. */
-class CheckedGuest extends FakeLibvirt {
-  commands: [part: string, result: () => Partial<GuestResult>][] = [];
-  asked: string[] = [];
-  private left: GuestResult | undefined;
-
-  override async agent(uuid: string, command: AgentCommand): Promise<unknown> {
-    const script = String((command.arguments?.["arg"] as string[] | undefined)?.[1] ?? "");
-    const found = this.commands.find(([part]) => script.includes(part));
-    if (this.system !== undefined && command.execute === "guest-exec") {
-      this.left = found ? { code: 0, out: "", err: "", ...found[1]() } : undefined;
-      if (found) this.asked.push(found[0]);
-      if (found) return { pid: 8 };
-    }
-    if (this.left === undefined || this.system === undefined) return super.agent(uuid, command);
-    const data = (text: string): string => Buffer.from(text).toString("base64");
-    const { code, out, err } = this.left;
-    return { exited: true, exitcode: code, "out-data": data(out), "err-data": data(err) };
-  }
-}
 
 const limits = { timeoutSeconds: 10, withinSeconds: 60 };
 const nginx: Check = { ...limits, name: "nginx", kind: "command", command: "systemctl is-active nginx" };
@@ -34,11 +12,10 @@ const web: Check = { ...limits, name: "web", kind: "http", address: "127.0.0.1",
 const HOUR = 3_600_000;
 
 let scene: Scene;
-let guest: CheckedGuest;
+let guest: FakeLibvirt;
 beforeEach(() => {
   scene = new Scene();
-  guest = new CheckedGuest();
-  scene.deps.libvirt = guest;
+  guest = scene.libvirt;
 });
 
 const http = (status: number) => () => ({ out: `HTTP/1.1 ${status} x\r\n\r\n` });
