@@ -137,4 +137,12 @@ describe("before it is stopped for an upgrade a guest", () => {
     expect(await applyGuest(upgrade, 60, scene.deps, memory)).toMatchObject({ healthy: true });
     expect(boots()).toBe(NEW);
   });
+
+  it("that has never had a boot disk is not asked", async () => {
+    guest.live = guest.inactive = domainXml(OLD).replace(/<disk.*serial>boot<.*\n/, "");
+    guest.status = { ...guest.status, healthy: false };
+    guest.onStart = () => (guest.status = { ...guest.status, healthy: true });
+    await applyGuest(upgrade, 60, scene.deps, { quarantined: [] });
+    expect([guest.asked, scene.warnings]).toEqual([["fresh-check"], []]);
+  });
 });
