@@ -166,6 +166,7 @@ export class VirtualMachine extends pulumi.ComponentResource {
         ...(vm.retry.includes(digest) ? { retry: true } : {}),
         ...(persist ? { persistPath: persist.volumeId, persistBytes: vm.persist?.sizeBytes } : {}),
         ...(consoleLog === undefined ? {} : { consoleLog }),
+        ...(vm.health.length > 0 ? { checks: [...vm.health] } : {}),
       },
       {
         parent: this,

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import { isUnknown, Props } from "./inputs";
 import { formatBytes } from "./parse";
 
@@ -49,7 +50,7 @@ export function onlyDomainUnknown(diff: ResourceDiff, news: Props): boolean {
 }
 
 function same(a: unknown, b: unknown): boolean {
-  return (a ?? undefined) === (b ?? undefined);
+  return isDeepStrictEqual(a ?? undefined, b ?? undefined);
 }
 
 function driftOf(olds: Props, news: Props): string[] {
@@ -91,6 +92,7 @@ function reasons(
     lines.push(`${off ? "while it is off, " : ""}${cause(key, olds, news)}${off ? "" : " live, no restart"}`);
   }
   if (updates.includes("seedDigest")) lines.push("applies a new seed live, no restart");
+  if (updates.includes("checks")) lines.push(`health checks change: ${off ? "" : "asked again, "}no restart`);
   if (updates.includes("persistBytes")) lines.push(growth(olds["persistBytes"], news["persistBytes"]));
   if (updates.includes("running")) lines.push(news["running"] === false ? "is stopped cleanly" : "is started");
   if (drift.includes("state") && !updates.includes("running")) {

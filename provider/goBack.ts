@@ -1,4 +1,5 @@
 import { Look } from "./agent";
+import { runChecks } from "./checks";
 import { Cancelled, orCancelled } from "./clock";
 import { Deps, Gate } from "./gate";
 import { GuestInputs } from "./inputs";
@@ -30,6 +31,7 @@ export async function goBack(
     const { imageId: _, ...anyImage } = want;
     const former = to.imageId === undefined ? anyImage : { ...want, imageId: to.imageId };
     const look = await new Gate({ ...former, contract: to.contract }, deps, limitMs).wait();
+    await runChecks(to.checks ?? [], want.uuid, deps, limitMs, look);
     const seconds = Math.round((deps.clock.now() - begun) / 1000);
     return { said: `is back on image ${to.imageDigest} and healthy there, ${seconds} s after the failure`, look };
   } catch (error) {

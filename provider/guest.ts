@@ -1,4 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
+import type { Check } from "./checkScript";
 
 /**
  * What a Guest is to become and how to reach it. `libvirt.Domain` makes the chassis before: disks that stay, network card,
@@ -66,6 +67,11 @@ export interface GuestArgs {
   stopTimeoutSeconds: pulumi.Input<number>;
   /** Path of the serial log on this machine; its last 40 lines are shown when the gate fails. If unset, none are. */
   consoleLog?: pulumi.Input<string>;
+  /**
+   * Health checks, carried out inside the guest when it has said itself that it is healthy; each is tried again until it passes or
+   * its `withinSeconds` are over. Default none. A change of them alone restarts nothing: they are asked again.
+   */
+  checks?: pulumi.Input<Check[]>;
   /**
    * Whether a VM that does not get healthy on a new image is brought back to the overlay it was last healthy on. Default false. The
    * step fails all the same, and the image is quarantined.

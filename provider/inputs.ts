@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { checkInput } from "./checkScript";
 import { formatBytes } from "./parse";
 
 /** What the engine sends instead of a value that is not known before the deployment. */
@@ -40,6 +41,7 @@ export const guestInputs = z.strictObject({
   contract: z.enum(["nixvm", "none"]),
   stopTimeoutSeconds: z.number().positive(),
   consoleLog: z.string().startsWith("/", "must be an absolute path").optional(),
+  checks: z.array(checkInput).optional(),
   goBack: z.boolean().optional(),
   retry: z.boolean().optional(),
 });

@@ -1,4 +1,5 @@
 import { address, Look, look } from "./agent";
+import { probeChecks, runChecks, wasHealthy } from "./checks";
 import { Backoff, Cancelled, orCancelled } from "./clock";
 import { consoleTail } from "./console";
 import { Deps, Gate, GuestFailure } from "./gate";
@@ -6,7 +7,7 @@ import { goBack } from "./goBack";
 import { growDisk, growFileSystem } from "./grow";
 import { GuestInputs, Props } from "./inputs";
 import { changeLive, defineMachine, definedMachine, machineFor, needsRestart, runningMachine } from "./machine";
-import { afterFailure, afterSuccess, Memory, memoryOf, remembered } from "./memory";
+import { afterFailure, afterSuccess, LastGood, Memory, memoryOf, remembered } from "./memory";
 import { stopGuest } from "./stop";
 import { LibvirtError } from "./virsh";
 
@@ -43,38 +44,54 @@ export async function applyGuest(
   if (want.uri.startsWith("test:")) return { ...want };
   await ours(want, deps);
   const observed: Props = { ...want, healthy: false };
+  const { lastGood } = memory;
+  const before: Before = { lastGood };
   const limitMs = (timeoutSeconds > 0 ? timeoutSeconds : defaultGateSeconds) * 1000;
   const failed = (message: string, then: Memory = memory) =>
     new InitFailed(message, want.uuid, { ...observed, ...remembered(then) });
   try {
     await orCancelled(deps.libvirt.autostart(want.uuid, want.running), deps.signal);
     if (!want.running) return { ...(await bringDown(want, deps)), ...remembered(memory) };
-    return { ...(await bringUp(want, limitMs, deps, observed)), ...remembered(afterSuccess(memory, want)) };
+    return { ...(await bringUp(want, limitMs, deps, observed, before)), ...remembered(afterSuccess(memory, want)) };
   } catch (error) {
     if (error instanceof Cancelled)
       throw failed(`${want.vm}: cancelled while it was waited for; run "pulumi up" again`);
     if (error instanceof LibvirtError) throw failed(`${want.vm}: ${error.message}`);
     if (!(error instanceof GuestFailure)) throw error;
     if (error.look) Object.assign(observed, outputs(want, error.look, undefined), { healthy: false });
-    const message = await explain(want, error);
-    const { lastGood } = memory;
+    const message = await explain(want, error, before);
     // One that was well on this very overlay has another trouble than its image.
     if (want.goBack !== true || lastGood === undefined || lastGood.overlayPath === want.overlayPath)
       throw failed(message);
     const back = await goBack(want, lastGood, limitMs, deps);
     if (back.look) Object.assign(observed, outputs({ ...want, ...lastGood }, back.look, undefined));
-    const then = back.look ? afterFailure(memory, want.imageDigest, error.message, new Date()) : memory;
+    const blamed = back.look !== undefined && before.unwell === undefined;
+    const then = blamed ? afterFailure(memory, want.imageDigest, error.message, new Date()) : memory;
     throw failed(`${message}\n${want.vm}: ${back.said}`, then);
   }
 }
 
-async function bringUp(want: GuestInputs, limitMs: number, deps: Deps, observed: Props): Promise<Props> {
-  const running = await becomeMachine(want, deps);
+/** How a guest was before it was touched. */
+interface Before {
+  readonly lastGood: LastGood | undefined;
+  /** Why it was not healthy then: an image that does not heal it is not to blame for that. */
+  unwell?: string;
+}
+
+async function bringUp(
+  want: GuestInputs,
+  limitMs: number,
+  deps: Deps,
+  observed: Props,
+  before: Before,
+): Promise<Props> {
+  const running = await becomeMachine(want, deps, before);
   // Before the gate: a disk that is large enough when the guest starts needs no second step.
   const grew = await growDisk(want, running, deps);
   observed["state"] = running ? "running" : "shut off";
   let seen = await new Gate(want, deps, limitMs).wait();
   seen = await growFileSystem(want, seen, grew && running, deps);
+  await runChecks(want.checks ?? [], want.uuid, deps, limitMs, seen);
   const ip = await firstAddress(want, deps);
   if (seen.status?.rebootPending) {
     const staged = seen.status.update?.staged;
@@ -86,13 +103,15 @@ async function bringUp(want: GuestInputs, limitMs: number, deps: Deps, observed:
 }
 
 /** Gives a guest the machine that is wanted: live where it can be, else with a clean stop. True when it still runs then. */
-async function becomeMachine(want: GuestInputs, deps: Deps): Promise<boolean> {
+async function becomeMachine(want: GuestInputs, deps: Deps, before: Before): Promise<boolean> {
   const then = machineFor(want);
   const { state } = await orCancelled(deps.libvirt.state(want.uuid), deps.signal);
   let running = state !== "shut off";
   if (running) {
     const now = await runningMachine(want.uuid, deps);
     if (needsRestart(now, then)) {
+      // A chassis without a boot disk has never been a guest.
+      if (now.bootPath !== undefined) await lookBefore(want, deps, before);
       await stopGuest(want.uuid, want.stopTimeoutSeconds * 1000, deps);
       running = false;
     } else if (state === "running") {
@@ -101,6 +120,16 @@ async function becomeMachine(want: GuestInputs, deps: Deps): Promise<boolean> {
   }
   await defineMachine(want.uuid, then, deps);
   return running;
+}
+
+/** While the guest still runs as it was: what will be missed, and what is wrong already. */
+async function lookBefore(want: GuestInputs, deps: Deps, before: Before): Promise<void> {
+  await probeChecks(want.checks ?? [], want.uuid, deps);
+  const { contract, checks } = before.lastGood ?? { contract: want.contract, checks: [] };
+  const { why } = await wasHealthy(want.uuid, deps, contract, checks);
+  if (why === undefined) return;
+  before.unwell = why;
+  deps.warn(`was not healthy before this change: ${why}`);
 }
 
 async function bringDown(want: GuestInputs, deps: Deps): Promise<Props> {
@@ -195,7 +224,7 @@ async function realInputs(want: GuestInputs, olds: Props, deps: Deps): Promise<G
   const { lastGood } = memoryOf(olds);
   // Its first start is still to come, which its state shows.
   if (bootPath === undefined) return want;
-  const { imageId: _, ...rest } = { ...want, overlayPath: bootPath, memoryMiB, vcpus };
+  const { imageId: _, checks: __, ...rest } = { ...want, overlayPath: bootPath, memoryMiB, vcpus };
   return bootPath === lastGood?.overlayPath ? { ...rest, ...lastGood } : { ...want, ...rest };
 }
 
@@ -233,8 +262,9 @@ async function ours(want: GuestInputs, deps: Deps): Promise<void> {
 }
 
 /** Everything that helps to find out why, since the guest may be out of reach by ssh. */
-async function explain(want: GuestInputs, failure: GuestFailure): Promise<string> {
+async function explain(want: GuestInputs, failure: GuestFailure, before: Before): Promise<string> {
   const lines = [`${want.vm}: ${failure.message}`];
+  if (before.unwell !== undefined) lines.push(`it was not healthy before either: ${before.unwell}`);
   if (failure.advice) lines.push(`what to do: ${failure.advice}`);
   const seen = failure.look;
   if (want.contract === "nixvm") {

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { checkInput } from "./checkScript";
 import { GuestInputs, Props } from "./inputs";
 
 /** What the state of the stack remembers of a Guest beyond what was last seen: everybody who works with it knows. */
@@ -18,6 +19,8 @@ const lastGood = z.object({
   imageId: z.string().optional(),
   overlayPath: z.string(),
   contract: z.enum(["nixvm", "none"]),
+  /** The health checks that it passed; later ones may ask for what only a later image has. */
+  checks: z.array(checkInput).optional(),
 });
 
 const memory = z.object({
@@ -40,10 +43,11 @@ export function remembered({ quarantined, lastGood }: Memory): Props {
 
 /** Memory of a VM that is healthy on what is wanted. */
 export function afterSuccess({ quarantined }: Memory, want: GuestInputs): Memory {
-  const { imageDigest, imageId, overlayPath, contract } = want;
+  const { imageDigest, imageId, overlayPath, contract, checks } = want;
+  const optional = { ...(imageId === undefined ? {} : { imageId }), ...(checks === undefined ? {} : { checks }) };
   return {
     quarantined: quarantined.filter(({ digest }) => digest !== imageDigest),
-    lastGood: { imageDigest, overlayPath, contract, ...(imageId === undefined ? {} : { imageId }) },
+    lastGood: { imageDigest, overlayPath, contract, ...optional },
   };
 }
 

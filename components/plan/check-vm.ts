@@ -1,4 +1,5 @@
 import { checkAllowlist } from "./check-allowlist";
+import { checkHealth } from "./health";
 import { lookup } from "./infrastructure";
 import { LayeredVm } from "./layers";
 import type { VmConfig } from "./model-vm";
@@ -22,6 +23,7 @@ export function checkVm(vm: LayeredVm, plan: VmPlan, scope: Scope): void {
   check.accounts();
   check.identity();
   checkAllowlist(vm, plan, scope);
+  checkHealth(vm, plan, scope);
 }
 
 class VmCheck {

@@ -1,4 +1,5 @@
 import type { Segment } from "./errors";
+import { mergeHealth } from "./health";
 import type { Config } from "./model";
 import type { AllowlistConfig } from "./model-allowlist";
 import type { VmConfig } from "./model-vm";
@@ -131,6 +132,7 @@ function merge(own: LongForm, lower: LongForm): LongForm {
   if (own.persist && lower.persist) merged.persist = { ...lower.persist, ...own.persist };
   if (own.scratch && lower.scratch) merged.scratch = { ...lower.scratch, ...own.scratch };
   if (own.allowlist && lower.allowlist) merged.allowlist = mergeLists(own.allowlist, lower.allowlist);
+  if (own.health && lower.health) merged.health = mergeHealth(own.health, lower.health);
   if (own.identity && lower.identity) merged.identity = { ...lower.identity, ...own.identity };
   return merged;
 }

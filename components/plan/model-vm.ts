@@ -2,6 +2,7 @@ import { z } from "zod";
 import * as leaf from "./leaf";
 import { wrong } from "./errors";
 import { allowlist } from "./model-allowlist";
+import { health } from "./model-health";
 import { MIB } from "./size";
 import * as text from "./text";
 
@@ -407,6 +408,8 @@ export const vmShape = {
     .describe("CPU model. Default: the host's under KVM, a plain one otherwise. A change restarts the VM."),
   /** C-20, V-43, 8.4. */
   update: update.optional(),
+  /** G-8. */
+  health: health.optional(),
   /** G-9. */
   gateTimeout: leaf
     .duration()

@@ -176,6 +176,28 @@ export interface AllowlistPlan {
   readonly files: readonly AllowlistEntry[];
 }
 
+/** What is asked in a guest besides its own word, with every default filled in. */
+export type HealthCheck = {
+  readonly name: string;
+  /** Of one try. */
+  readonly timeoutSeconds: number;
+  /** Until it has to pass, from when the guest itself says that it is healthy. */
+  readonly withinSeconds: number;
+} & (
+  | { readonly kind: "command"; readonly command: string }
+  | { readonly kind: "tcp"; readonly address: string; readonly port: number }
+  | {
+      readonly kind: "http";
+      readonly address: string;
+      readonly port: number;
+      readonly path: string;
+      /** Absent: any from 200 to 399. */
+      readonly status?: number;
+      /** Absent: any answer will do. */
+      readonly contains?: string;
+    }
+);
+
 /** One VM, with every default filled in. Depends on its own entry, its group and `defaults` only, but for `after`. */
 export interface VmPlan {
   readonly name: string;
@@ -232,6 +254,8 @@ export interface VmPlan {
   readonly update:
     | { readonly mode: "image" }
     | { readonly mode: "pull"; readonly flake: string | null; readonly everySeconds: number };
+  /** Sorted by name. */
+  readonly health: readonly HealthCheck[];
   /** Scaled by the accelerator unless written (G-9). */
   readonly gateTimeoutSeconds: number;
   readonly stopTimeoutSeconds: number;

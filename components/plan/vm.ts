@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { mergedEntries, planAllowlist } from "./allowlist";
 import { parseDuration } from "./duration";
+import { planHealth } from "./health";
 import type { LayeredVm } from "./layers";
 import type { Preset } from "./model-vm";
 import { domainName, persistVolumeName, scratchVolumeName } from "./names";
@@ -43,6 +44,7 @@ export function planVm(vm: LayeredVm, host: string, around: Surroundings): VmPla
   const home = planHome(vm, defaults);
   const persist = planPersist(vm, defaults, persistVolumeName(prefix, name, generation));
   const accounts = planAccounts(vm, defaults);
+  const gateTimeoutSeconds = parseDuration(fields.gateTimeout ?? rollout.gateTimeout) ?? GATE_SECONDS * factor;
   return {
     name,
     group: vm.group,
@@ -87,7 +89,8 @@ export function planVm(vm: LayeredVm, host: string, around: Surroundings): VmPla
     firmware: fields.firmware ?? hostPlan?.firmware ?? null,
     cpuModel: fields.cpuModel ?? null,
     update: planUpdate(vm, defaults),
-    gateTimeoutSeconds: parseDuration(fields.gateTimeout ?? rollout.gateTimeout) ?? GATE_SECONDS * factor,
+    health: planHealth(fields.health ?? {}, gateTimeoutSeconds, factor),
+    gateTimeoutSeconds,
     goBack: rollout.goBack ?? true,
     retry: (rollout.retry ?? []).map((digest) => digest.slice(0, 12)),
     stopTimeoutSeconds: parseDuration(fields.stopTimeout ?? rollout.stopTimeout) ?? STOP_SECONDS * factor,

@@ -15,6 +15,7 @@ import { tmpdir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { EngineEvent, LocalWorkspace, Stack } from "@pulumi/pulumi/automation";
+import type { Check } from "../../provider/checkScript";
 import { Guest, GuestArgs } from "../../provider/guest";
 import { domainXml } from "../unit/provider-fake";
 
@@ -269,6 +270,32 @@ describe("Guest under the real engine", () => {
     wish = { image: "bad-v4", ...back };
     const later = await run((onEvent) => stack.preview({ onEvent }));
     expect(later.lines.join("\n")).toContain(`image ${digestOf("bad-v4")} is quarantined`);
+    expect((await up({ image: "v1", ...grown })).error).toBe("");
+  });
+
+  it("asks health checks, without a restart when only they change, and goes back when one fails on a new image", async () => {
+    const limits = { timeoutSeconds: 5, withinSeconds: 1 };
+    const checks: Check[] = [{ ...limits, name: "nginx", kind: "command", command: "systemctl is-active nginx" }];
+    const asked = { ...grown, guest: { ...grown.guest, goBack: true, checks } };
+    forgetLog();
+    const live = await up({ image: "v1", ...asked });
+    expect(live).toMatchObject({ error: "", steps: ["update web-guest"] });
+    expect(live.lines).toContain("web: health checks change: asked again, no restart");
+    expect(live.live).toContain("web: check nginx");
+    expect(changes()).toEqual([]);
+    expect(virshLog()).toContain("systemctl is-active nginx");
+
+    const failed = await up({ image: "sick-v7", ...asked });
+    const message = failed.lines.find((line) => line.includes("health check")) ?? "";
+    expect(message).toMatch(/web: health check "nginx" failed: exit code 3: inactive \(\d+ (try|tries) in \d+ s\)/);
+    expect(message).toContain('last status record: {"schema":1,"imageId":"sick-v7"');
+    expect(message).toContain(`web: is back on image ${digestOf("v1")} and healthy there`);
+    expect(failed.live).toContain("web: check nginx: exit code 3: inactive, try 1");
+    expect(runs()).toBe("v1");
+
+    wish = { image: "v1", ...asked };
+    const clean = await run((onEvent) => stack.preview({ onEvent, refresh: true, expectNoChanges: true }));
+    expect(clean.error).toBe("");
     expect((await up({ image: "v1", ...grown })).error).toBe("");
   });
 

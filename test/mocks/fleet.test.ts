@@ -138,6 +138,14 @@ describe("a fleet of two VMs on one image", () => {
     expect(guest.customtimeouts).toMatchObject({ create: "900s", update: "900s" });
   });
 
+  it("hands a VM's health checks to its Guest, and none where there are none", async () => {
+    expect(get(seen, "web-guest").inputs).not.toHaveProperty("checks");
+    const checked = await register(config([], { fleet: { web: { health: { web: { http: { port: 8080 } } } } } }));
+    expect(plain(get(checked, "web-guest").inputs["checks"])).toEqual([
+      expect.objectContaining({ name: "web", kind: "http", address: "127.0.0.1", port: 8080, path: "/" }),
+    ]);
+  });
+
   it("treats the seed and the fleet's key as secrets, and shows what is derived of the key (T-26, G-5)", () => {
     const seed = get(seen, "web-seed-iso");
     for (const field of ["userData", "metaData", "networkConfig"]) {

@@ -7,6 +7,7 @@ import { pulumiSchema } from "../../provider/schema";
 import { want } from "./provider-fake";
 
 const inputs: Props = { ...want };
+const checks = [{ name: "a", kind: "tcp", address: "127.0.0.1", port: 22, timeoutSeconds: 10, withinSeconds: 60 }];
 
 describe("diff", () => {
   it.each<[string, Props, Props, string[], string[]]>([
@@ -40,6 +41,14 @@ describe("diff", () => {
       {},
       [],
       ["restarts, because the maximum of the memory changes from (none) to 2048 MiB"],
+    ],
+    ["health checks", { checks }, {}, [], ["health checks change: asked again, no restart"]],
+    [
+      "health checks of a VM that is off",
+      { checks, running: false },
+      {},
+      [],
+      ["health checks change: no restart", "is stopped cleanly"],
     ],
     ["how a change goes", { goBack: true, retry: true }, {}, [], []],
     [
@@ -216,7 +225,7 @@ it("describes exactly the inputs that are checked, and says which are secret", (
   expect(properties.sort()).toEqual(
     [
       ...Object.keys(inputs),
-      ...["consoleLog", "goBack", "retry", "seedPath", "memoryMaximumMiB", "vcpusMaximum"],
+      ...["checks", "consoleLog", "goBack", "retry", "seedPath", "memoryMaximumMiB", "vcpusMaximum"],
     ].sort(),
   );
   const seed = resources["nixvm:index:SeedVolume"]!;

@@ -1,3 +1,4 @@
+import { GuestResult } from "../../provider/agent";
 import { Cancelled, Clock } from "../../provider/clock";
 import { Deps } from "../../provider/gate";
 import { GuestInputs } from "../../provider/inputs";
@@ -95,10 +96,13 @@ export class FakeLibvirt implements Libvirt {
   addresses: unknown = [{ name: "eth0", "ip-addresses": [{ "ip-address-type": "ipv4", "ip-address": "10.0.2.15" }] }];
   /** What `systemctl restart` of these units does, and its exit code. */
   onRestart: (units: string) => number = () => 0;
+  /** What a command in the guest leaves behind, by what is in its script; the first that fits. Those asked for are in `asked`. */
+  commands: [part: string, result: () => Partial<GuestResult>][] = [];
+  asked: string[] = [];
   onShutdown: (mode: "agent" | "acpi") => void = () => (this.domain = { state: "shut off", reason: "shutdown" });
   /** Thrown by the next calls of that name. */
   failing = new Map<string, LibvirtError>();
-  private reply = { exited: true, exitcode: 0, "out-data": "" };
+  private reply = { exited: true, exitcode: 0, "out-data": "", "err-data": "" };
 
   private note(name: string, text = name): void {
     this.calls.push(text);
@@ -227,15 +231,18 @@ export class FakeLibvirt implements Libvirt {
 
   private exec(script: string): void {
     const units = [...script.matchAll(/systemctl restart (\S+)/g)].map((match) => match[1]!);
-    let out = "";
-    let exitcode = 0;
-    if (units.length > 0) {
+    const command = this.commands.find(([part]) => script.includes(part));
+    let left: Partial<GuestResult> = { out: `${this.system}\n--nixvm--\n${JSON.stringify(this.status) ?? ""}` };
+    if (command !== undefined) {
+      this.asked.push(command[0]);
+      left = command[1]();
+    } else if (units.length > 0) {
       this.note(`restart ${units.join(" ")}`);
-      exitcode = this.onRestart(units.join(" "));
-    } else {
-      out = `${this.system}\n--nixvm--\n${this.status ? JSON.stringify(this.status) : ""}`;
+      left = { code: this.onRestart(units.join(" ")) };
     }
-    this.reply = { exited: true, exitcode, "out-data": Buffer.from(out).toString("base64") };
+    const { code: exitcode = 0, out = "", err = "" } = left;
+    const data = (text: string): string => Buffer.from(text).toString("base64");
+    this.reply = { exited: true, exitcode, "out-data": data(out), "err-data": data(err) };
   }
 }
 
