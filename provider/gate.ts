@@ -1,5 +1,6 @@
 import { guestExec, Look, look } from "./agent";
 import { Backoff, Clock, orCancelled } from "./clock";
+import { Disks } from "./disks";
 import { GuestInputs } from "./inputs";
 import { parseError } from "./parse";
 import { StatusRecord } from "./status";
@@ -8,6 +9,7 @@ import { Libvirt, LibvirtError } from "./virsh";
 /** What the lifecycle steps need from the outside. */
 export interface Deps {
   libvirt: Libvirt;
+  disks: Disks;
   clock: Clock;
   /** Aborts every wait when the engine cancels. */
   signal: AbortSignal;

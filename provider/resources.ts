@@ -1,5 +1,6 @@
 import { Clock } from "./clock";
 import { diffGuest, onlyDomainUnknown, ResourceDiff } from "./diff";
+import { Disks } from "./disks";
 import { Display } from "./engine";
 import { Deps } from "./gate";
 import { checkGuest, Failure, GuestInputs, guestInputs, Props, readInputs, UNKNOWN } from "./inputs";
@@ -10,6 +11,7 @@ import { Libvirt } from "./virsh";
 /** What a Guest needs from the outside; replaced in tests. */
 export interface World {
   libvirt(uri: string): Libvirt;
+  disks(uri: string): Disks;
   clock: Clock;
   signal: AbortSignal;
   /** Where lines go; known only after the engine has told its address. */
@@ -132,6 +134,7 @@ export class GuestType implements ResourceType {
     const { clock, signal, display } = this.world;
     return {
       libvirt: this.world.libvirt(uri),
+      disks: this.world.disks(uri),
       clock,
       signal,
       progress: (message) => display().log("status", urn, `${vm}: ${message}`),

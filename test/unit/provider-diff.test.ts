@@ -159,7 +159,7 @@ function world(lines: string[]): World {
   const libvirt = () => {
     throw new Error("libvirt must not be touched");
   };
-  return { libvirt, clock, signal, display: () => display };
+  return { libvirt, disks: libvirt, clock, signal, display: () => display };
 }
 
 describe("what is told of a change", () => {

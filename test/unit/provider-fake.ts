@@ -1,4 +1,5 @@
 import { Cancelled, Clock } from "../../provider/clock";
+import { Disks } from "../../provider/disks";
 import { Deps } from "../../provider/gate";
 import { GuestInputs } from "../../provider/inputs";
 import { DomainRef, DomainState } from "../../provider/parse";
@@ -239,6 +240,12 @@ export class FakeLibvirt implements Libvirt {
   }
 }
 
+const unexpected = async (): Promise<never> => {
+  throw new Error("this test has no files of disks");
+};
+/** Tests of snapshots have real files: see provider-disks.ts. */
+const noDisks: Disks = { read: unexpected, space: unexpected, hold: unexpected };
+
 /** A whole world for one test. */
 export class Scene {
   clock = new FakeClock();
@@ -249,6 +256,7 @@ export class Scene {
   warnings: string[] = [];
   deps: Deps = {
     libvirt: this.libvirt,
+    disks: noDisks,
     clock: this.clock,
     signal: this.abort.signal,
     progress: (line) => this.progress.push(line),
