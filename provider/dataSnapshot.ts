@@ -1,11 +1,14 @@
 import { orCancelled } from "./clock";
 import { Holder } from "./disks";
-import { Deps, GuestFailure } from "./gate";
+import { Deps } from "./gate";
 import { formatBytes } from "./parse";
 import { ENTRY_BYTES, Extent, HEADER_BYTES, Qcow2, readHeader, readSnapshots, sameContent, Saved } from "./qcow2";
 
 /** What a snapshot of ours is called: the image that the data was written under, and when. All others are left as they are. */
 const OURS = /^nixvm-(?<digest>[0-9a-f]{12})-(?<taken>\d{8}T\d{6}Z)$/;
+
+/** Something with the data stands in the way, and neither the guest nor its image is at fault. */
+export class DataError extends Error {}
 
 /** A persistent volume whose VM is off. */
 export interface DataVolume {
@@ -20,16 +23,32 @@ export async function dataSnapshots(persistPath: string, deps: Deps): Promise<st
   return ours((await look(persistPath, deps)).snapshots);
 }
 
-/** Before a VM is stopped for an upgrade: whether a snapshot of its data is possible, and has room. */
-export async function checkSnapshot(persistPath: string, deps: Deps): Promise<void> {
+/** The newest of our snapshots that were taken under an image. */
+export async function newestUnder(digest: string, persistPath: string, deps: Deps): Promise<string | undefined> {
+  return (await dataSnapshots(persistPath, deps)).filter((name) => isUnder(name, digest)).at(-1);
+}
+
+const isUnder = (name: string, digest: string): boolean => OURS.exec(name)?.groups?.["digest"] === digest.slice(0, 12);
+
+/** What upgrades may write, by the volume that it is kept in. */
+export type Promised = Map<string, { pool: string; bytes: number }>;
+
+/**
+ * Before a VM is stopped for an upgrade: whether a snapshot of its data is possible, and has room. With `promised` all volumes that were
+ * asked for must have room together.
+ */
+export async function checkSnapshot(persistPath: string, deps: Deps, promised: Promised = new Map()): Promise<void> {
   const { diskBytes } = await look(persistPath, deps);
-  const { usedBytes, freeBytes } = await orCancelled(deps.disks.space(persistPath), deps.signal);
+  const { pool, usedBytes, freeBytes } = await orCancelled(deps.disks.space(persistPath), deps.signal);
   // A snapshot takes nothing by itself, but whatever is overwritten later is kept: at the most all that is there.
-  const needed = Math.min(usedBytes, diskBytes);
+  promised.set(persistPath, { pool, bytes: Math.min(usedBytes, diskBytes) });
+  const here = [...promised.values()].filter((one) => one.pool === pool);
+  const needed = here.reduce((sum, { bytes }) => sum + bytes, 0);
   if (freeBytes >= needed) return;
-  throw new GuestFailure(
-    `persist.snapshots: the pool of ${persistPath} has ${formatBytes(freeBytes)} free, and up to ${formatBytes(needed)} are needed ` +
-      "to keep what an upgrade overwrites; allowed: a pool with more space, or persist.snapshots: 0",
+  const volumes = here.length === 1 ? persistPath : `${here.length} volumes`;
+  throw new DataError(
+    `persist.snapshots: the pool ${pool} has ${formatBytes(freeBytes)} free, and up to ${formatBytes(needed)} are needed ` +
+      `to keep what an upgrade overwrites of ${volumes}; allowed: a pool with more space, or persist.snapshots: 0`,
   );
 }
 
@@ -63,7 +82,7 @@ export async function restoreSnapshot({ name, ...volume }: DataVolume & { name: 
     const wanted = before.snapshots.find((saved) => saved.name === name);
     if (wanted === undefined || !OURS.test(name)) {
       const known = ours(before.snapshots).join(", ") || "none";
-      throw new GuestFailure(`${path} has no snapshot ${name} of ours; it has: ${known}`);
+      throw new DataError(`${path} has no snapshot ${name} of ours; it has: ${known}`);
     }
     const kept = (await unchangedSince(before, volume, deps)) ?? (await take(before, volume, holder, deps));
     await holder.restore(name);
@@ -94,7 +113,7 @@ async function take(now: Look, { persistPath, fromDigest }: DataVolume, holder: 
   } while (now.snapshots.some((saved) => saved.name === name));
   await holder.take(name);
   if (!(await dataSnapshots(persistPath, deps)).includes(name)) {
-    throw new GuestFailure(`libvirt says that it took the snapshot ${name} of ${persistPath}, but it is not there`);
+    throw new DataError(`libvirt says that it took the snapshot ${name} of ${persistPath}, but it is not there`);
   }
   return name;
 }
@@ -105,7 +124,7 @@ async function unchangedSince(
   { persistPath, fromDigest }: DataVolume,
   deps: Deps,
 ): Promise<string | undefined> {
-  const under = now.snapshots.filter(({ name }) => OURS.exec(name)?.groups?.["digest"] === fromDigest.slice(0, 12));
+  const under = now.snapshots.filter(({ name }) => isUnder(name, fromDigest));
   const content = (of: { content: Extent }) => deps.disks.read(persistPath, of.content);
   for (const saved of under.reverse()) {
     if ((saved.diskBytes ?? now.diskBytes) !== now.diskBytes) continue;
@@ -120,12 +139,12 @@ async function look(path: string, { disks, signal }: Deps): Promise<Look> {
   const read = (offset: number, bytes: number) => orCancelled(disks.read(path, { offset, bytes }), signal);
   const header = readHeader(await read(0, HEADER_BYTES));
   if (header === undefined) {
-    throw new GuestFailure(
+    throw new DataError(
       `persist.snapshots: ${path} is not a qcow2 file, so no snapshot can be kept in it; allowed: a qcow2 volume, or persist.snapshots: 0`,
     );
   }
   const { count, offset } = header.snapshots;
   const snapshots = count === 0 ? [] : readSnapshots(await read(offset, count * ENTRY_BYTES), count);
-  if (snapshots === undefined) throw new GuestFailure(`${path}: the list of its snapshots breaks off`);
+  if (snapshots === undefined) throw new DataError(`${path}: the list of its snapshots breaks off`);
   return { ...header, snapshots };
 }

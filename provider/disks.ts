@@ -10,6 +10,8 @@ import { callVirsh, LibvirtError } from "./virsh";
 
 /** Bytes of a volume and of the pool that it is in. */
 export interface Space {
+  /** Name of the pool, and where it is. */
+  readonly pool: string;
   /** What the volume takes up now, snapshots included. */
   readonly usedBytes: number;
   readonly freeBytes: number;
@@ -60,7 +62,11 @@ export class VirshDisks implements Disks {
       await this.call("vol-info", path, "--bytes"),
       await this.call("pool-info", pool, "--bytes"),
     ];
-    return { usedBytes: bytesOf("Allocation", volume), freeBytes: bytesOf("Available", free) };
+    return {
+      pool: `${pool} of ${this.uri}`,
+      usedBytes: bytesOf("Allocation", volume),
+      freeBytes: bytesOf("Available", free),
+    };
   }
 
   async hold<T>(definition: string, path: string, use: (holder: Holder) => Promise<T>): Promise<T> {

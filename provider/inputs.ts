@@ -42,6 +42,8 @@ export const guestInputs = z.strictObject({
   consoleLog: z.string().startsWith("/", "must be an absolute path").optional(),
   goBack: z.boolean().optional(),
   retry: z.boolean().optional(),
+  snapshots: z.int().min(0).optional(),
+  restoreData: z.boolean().optional(),
 });
 
 export type GuestInputs = z.infer<typeof guestInputs>;

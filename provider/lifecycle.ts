@@ -1,6 +1,8 @@
 import { address, Look, look } from "./agent";
 import { Backoff, Cancelled, orCancelled } from "./clock";
 import { consoleTail } from "./console";
+import { dataAtRisk, keepData, knownSnapshots } from "./data";
+import { DataError } from "./dataSnapshot";
 import { Deps, Gate, GuestFailure } from "./gate";
 import { goBack } from "./goBack";
 import { growDisk, growFileSystem } from "./grow";
@@ -48,12 +50,15 @@ export async function applyGuest(
     new InitFailed(message, want.uuid, { ...observed, ...remembered(then) });
   try {
     await orCancelled(deps.libvirt.autostart(want.uuid, want.running), deps.signal);
-    if (!want.running) return { ...(await bringDown(want, deps)), ...remembered(memory) };
-    return { ...(await bringUp(want, limitMs, deps, observed)), ...remembered(afterSuccess(memory, want)) };
+    if (!want.running) return { ...(await bringDown(want, memory, deps)), ...remembered(memory) };
+    const reached = await bringUp(want, memory, limitMs, deps, observed);
+    return { ...reached, ...remembered(afterSuccess(memory, want)) };
   } catch (error) {
     if (error instanceof Cancelled)
       throw failed(`${want.vm}: cancelled while it was waited for; run "pulumi up" again`);
     if (error instanceof LibvirtError) throw failed(`${want.vm}: ${error.message}`);
+    // The VM is what it was, and so has the state to be.
+    if (error instanceof DataError) throw new Error(`${want.vm}: ${error.message}`, { cause: error });
     if (!(error instanceof GuestFailure)) throw error;
     if (error.look) Object.assign(observed, outputs(want, error.look, undefined), { healthy: false });
     const message = await explain(want, error);
@@ -68,8 +73,14 @@ export async function applyGuest(
   }
 }
 
-async function bringUp(want: GuestInputs, limitMs: number, deps: Deps, observed: Props): Promise<Props> {
-  const running = await becomeMachine(want, deps);
+async function bringUp(
+  want: GuestInputs,
+  memory: Memory,
+  limitMs: number,
+  deps: Deps,
+  observed: Props,
+): Promise<Props> {
+  const running = await becomeMachine(want, memory, deps);
   // Before the gate: a disk that is large enough when the guest starts needs no second step.
   const grew = await growDisk(want, running, deps);
   observed["state"] = running ? "running" : "shut off";
@@ -82,12 +93,13 @@ async function bringUp(want: GuestInputs, limitMs: number, deps: Deps, observed:
   }
   const version = seen.status?.imageVersion;
   deps.progress(version ? `healthy, image ${version}` : "healthy");
-  return outputs(want, seen, ip);
+  return { ...outputs(want, seen, ip), ...(await knownSnapshots(want, deps)) };
 }
 
 /** Gives a guest the machine that is wanted: live where it can be, else with a clean stop. True when it still runs then. */
-async function becomeMachine(want: GuestInputs, deps: Deps): Promise<boolean> {
+async function becomeMachine(want: GuestInputs, { lastGood }: Memory, deps: Deps): Promise<boolean> {
   const then = machineFor(want);
+  const data = await dataAtRisk(want, lastGood, deps);
   const { state } = await orCancelled(deps.libvirt.state(want.uuid), deps.signal);
   let running = state !== "shut off";
   if (running) {
@@ -99,16 +111,19 @@ async function becomeMachine(want: GuestInputs, deps: Deps): Promise<boolean> {
       await changeLive(now, want, deps);
     }
   }
+  if (data && !running) await keepData(data, state !== "shut off", deps);
   await defineMachine(want.uuid, then, deps);
   return running;
 }
 
-async function bringDown(want: GuestInputs, deps: Deps): Promise<Props> {
+async function bringDown(want: GuestInputs, { lastGood }: Memory, deps: Deps): Promise<Props> {
+  const data = await dataAtRisk(want, lastGood, deps);
   await stopGuest(want.uuid, want.stopTimeoutSeconds * 1000, deps);
+  if (data) await keepData(data, false, deps);
   await defineMachine(want.uuid, machineFor(want), deps);
   await growDisk(want, false, deps);
   deps.progress("shut off");
-  return { ...want, state: "shut off" };
+  return { ...want, state: "shut off", ...(await knownSnapshots(want, deps)) };
 }
 
 /** DHCP may be some moments behind the rest; a guest without a NIC never gets one, so the wait is short. */

@@ -150,7 +150,7 @@ describe("before a VM is stopped", () => {
     await checkSnapshot(file, scene.deps);
     host.free = MIB / 2;
     await expect(checkSnapshot(file, scene.deps)).rejects.toThrow(
-      /^persist\.snapshots: the pool of .* has 512 KiB free, and up to \S+ \S+ are needed.*allowed: a pool with more space, or persist\.snapshots: 0$/,
+      /^persist\.snapshots: the pool fleet of qemu:\/\/\/system has 512 KiB free, and up to \S+ \S+ are needed.*allowed: a pool with more space, or persist\.snapshots: 0$/,
     );
   });
 

@@ -41,7 +41,7 @@ describe("diff", () => {
       [],
       ["restarts, because the maximum of the memory changes from (none) to 2048 MiB"],
     ],
-    ["how a change goes", { goBack: true, retry: true }, {}, [], []],
+    ["how a change goes", { goBack: true, retry: true, snapshots: 2, restoreData: true }, {}, [], []],
     [
       "vCPUs and network",
       { vcpus: 2, network: "nat:default" },
@@ -216,7 +216,7 @@ it("describes exactly the inputs that are checked, and says which are secret", (
   expect(properties.sort()).toEqual(
     [
       ...Object.keys(inputs),
-      ...["consoleLog", "goBack", "retry", "seedPath", "memoryMaximumMiB", "vcpusMaximum"],
+      ...["consoleLog", "goBack", "retry", "seedPath", "memoryMaximumMiB", "vcpusMaximum", "snapshots", "restoreData"],
     ].sort(),
   );
   const seed = resources["nixvm:index:SeedVolume"]!;

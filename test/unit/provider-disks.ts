@@ -4,7 +4,7 @@ import { basename, join } from "node:path";
 import { DOMParser } from "@xmldom/xmldom";
 import { VirshDisks } from "../../provider/disks";
 import { run, Run, RunResult } from "../../provider/run";
-import { Scene, UUID } from "./provider-fake";
+import { domainXml, Scene } from "./provider-fake";
 
 interface Domain {
   name: string;
@@ -33,15 +33,15 @@ export class DiskHost {
     return this.failing?.verb === verb ? failed("the fake was told to fail") : result;
   };
 
-  /** A scene whose guest is off and has its data in `file`. */
-  scene(file: string): Scene {
+  /** A scene whose guest has its data in `file`. */
+  scene(file: string, bootPath = "/pool/boot.qcow2"): Scene {
     const scene = new Scene();
     scene.deps.disks = new VirshDisks("qemu:///system", this.run);
-    scene.libvirt.inactive =
-      `<domain type="kvm"><name>fleet-web</name><uuid>${UUID}</uuid><os><type arch="x86_64" machine="q35">hvm</type>` +
-      `<loader type="pflash">/code.fd</loader></os><devices><emulator>/usr/bin/qemu</emulator>` +
-      `<disk type="file" device="disk"><source file="/pool/boot.qcow2"/><serial>boot</serial></disk>` +
-      `<disk type="file" device="disk"><source file="${file}"/><serial>persist</serial></disk></devices></domain>`;
+    const os = `<os><type arch="x86_64" machine="q35">hvm</type><loader type="pflash">/code.fd</loader></os>`;
+    const definition = domainXml(bootPath)
+      .replace("/pool/fleet-web-persist", file)
+      .replace("<devices>", `${os}<devices><emulator>/usr/bin/qemu</emulator>`);
+    scene.libvirt.live = scene.libvirt.inactive = definition;
     scene.libvirt.volumeResize = async (path, bytes) => void this.img("resize", path, String(bytes));
     return scene;
   }
