@@ -33,8 +33,8 @@ export async function dataAtRisk(
   const { uuid, persistPath, imageDigest, snapshots: keep = 0 } = want;
   if (keep === 0 || persistPath === undefined) return undefined;
   const { bootPath } = await definedMachine(uuid, deps);
-  // A domain that was made anew boots from nothing yet.
-  const fromDigest = OVERLAY.exec(bootPath)?.[1] ?? lastGood?.imageDigest;
+  // A domain that was made anew has no boot disk yet.
+  const fromDigest = OVERLAY.exec(bootPath ?? "")?.[1] ?? lastGood?.imageDigest;
   if (fromDigest === undefined || fromDigest === imageDigest) return undefined;
   await checkSnapshot(persistPath, deps);
   return { uuid, persistPath, fromDigest, keep };

@@ -36,7 +36,7 @@ export interface Disks {
 
 /**
  * {@link Disks} through `virsh`. libvirt has snapshots of domains, not of volumes, and refuses those inside a qcow2 file for a domain
- * with UEFI. So a domain without firmware, of this disk alone and never started, is defined for as long as it takes (decision 0010).
+ * with UEFI. So a domain without firmware, of this disk alone and never started, is defined for as long as it takes (decision 0011).
  */
 export class VirshDisks implements Disks {
   constructor(

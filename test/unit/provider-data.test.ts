@@ -58,6 +58,15 @@ afterEach(() => fs.rmSync(folder, { recursive: true }));
 function write(value: number): void {
   execFileSync("qemu-io", ["-f", "qcow2", "-c", `write -q -P ${value} 0 64k`, file]);
 }
+/** What a domain is before its Guest gives it its overlay. */
+function withoutBootDisk(): void {
+  const { libvirt } = scene;
+  libvirt.domain = { state: "shut off", reason: "unknown" };
+  libvirt.live = libvirt.inactive = libvirt.inactive.replace(
+    /<disk [^>]*><source file="[^"]*"\/>[^\n]*<serial>boot<\/serial><\/disk>/,
+    "",
+  );
+}
 const byte = (snapshot?: string): number => contentOf(file, snapshot)[0]!;
 const apply = (inputs = wanted, known = memory) => applyGuest(inputs, 60, scene.deps, known);
 const bootPath = (): string | undefined => machineOf(scene.libvirt.inactive)?.bootPath;
@@ -99,8 +108,7 @@ describe("an upgrade with snapshots", () => {
   });
 
   it("takes the image from the state for a domain that was made anew", async () => {
-    scene.libvirt.domain = { state: "shut off", reason: "unknown" };
-    scene.libvirt.inactive = scene.libvirt.inactive.replace(overlay(OLD), "/pool/fleet-web-no-overlay-yet");
+    withoutBootDisk();
     await apply();
     expect(snapshotsIn(file)).toEqual([expect.stringMatching(new RegExp(`^nixvm-${OLD}-`))]);
   });
@@ -122,8 +130,7 @@ describe("an upgrade with snapshots", () => {
   });
 
   it("of a new VM takes none", async () => {
-    scene.libvirt.domain = { state: "shut off", reason: "unknown" };
-    scene.libvirt.inactive = scene.libvirt.inactive.replace(overlay(OLD), "/pool/fleet-web-no-overlay-yet");
+    withoutBootDisk();
     await apply(wanted, { quarantined: [] });
     expect(snapshotsIn(file)).toEqual([]);
   });
