@@ -1,6 +1,6 @@
 import * as libvirt from "@pulumi/libvirt";
 import * as pulumi from "@pulumi/pulumi";
-import { PRIVATE_VOLUME } from "./volumeXslt";
+import { DATA_VOLUME } from "./volumeXslt";
 
 /** Arguments of {@link PersistentVolume}. */
 export interface PersistentVolumeArgs {
@@ -29,7 +29,7 @@ export class PersistentVolume extends pulumi.ComponentResource {
     super("nixvm:index:PersistentVolume", name, {}, opts);
     const volume = new libvirt.Volume(
       `${name}-volume`,
-      { name: args.volumeName, pool: args.pool, size: args.sizeBytes, format: "qcow2", xml: PRIVATE_VOLUME },
+      { name: args.volumeName, pool: args.pool, size: args.sizeBytes, format: "qcow2", xml: DATA_VOLUME },
       {
         parent: this,
         protect: args.protect,

@@ -164,6 +164,8 @@ export class VirtualMachine extends pulumi.ComponentResource {
         // Defaults are left out, so that stacks from before have nothing to do.
         ...(vm.goBack ? { goBack: true } : {}),
         ...(vm.retry.includes(digest) ? { retry: true } : {}),
+        ...(vm.persist?.snapshots ? { snapshots: vm.persist.snapshots } : {}),
+        ...(vm.restoreData ? { restoreData: true } : {}),
         ...(persist ? { persistPath: persist.volumeId, persistBytes: vm.persist?.sizeBytes } : {}),
         ...(consoleLog === undefined ? {} : { consoleLog }),
         ...(vm.health.length > 0 ? { checks: [...vm.health] } : {}),

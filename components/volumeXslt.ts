@@ -11,3 +11,16 @@ export const PRIVATE_VOLUME = {
   <xsl:template match="/volume/target/permissions/mode"><mode>0600</mode></xsl:template>
 </xsl:stylesheet>`,
 };
+
+/**
+ * The same for a volume with data, as qcow2 version 3: libvirt asks qemu-img for version 2, which cannot grow while snapshots are in it.
+ */
+export const DATA_VOLUME = {
+  xslt: PRIVATE_VOLUME.xslt.replace(
+    "</xsl:stylesheet>",
+    `  <xsl:template match="/volume/target">
+    <target><xsl:apply-templates select="@*|node()"/><compat>1.1</compat></target>
+  </xsl:template>
+</xsl:stylesheet>`,
+  ),
+};

@@ -1,6 +1,7 @@
 import { guestExec, Look, look } from "./agent";
 import { Backoff, Clock, orCancelled } from "./clock";
 import { kernelPanic } from "./console";
+import { Disks } from "./disks";
 import { GuestInputs } from "./inputs";
 import { parseError } from "./parse";
 import { StatusRecord } from "./status";
@@ -9,6 +10,7 @@ import { Libvirt, LibvirtError } from "./virsh";
 /** What the lifecycle steps need from the outside. */
 export interface Deps {
   libvirt: Libvirt;
+  disks: Disks;
   clock: Clock;
   /** Aborts every wait when the engine cancels. */
   signal: AbortSignal;

@@ -1,6 +1,7 @@
 import { Look } from "./agent";
 import { runChecks } from "./checks";
 import { Cancelled, orCancelled } from "./clock";
+import { bringDataBack } from "./data";
 import { Deps, Gate } from "./gate";
 import { GuestInputs } from "./inputs";
 import { defineMachine, machineFor } from "./machine";
@@ -27,13 +28,17 @@ export async function goBack(
     }
     deps.warn(`image ${want.imageDigest} failed, going back to image ${to.imageDigest}`);
     await stopGuest(want.uuid, Math.min(stopMs, want.stopTimeoutSeconds * 1000), deps);
+    const data = await bringDataBack(want, to, deps);
     await defineMachine(want.uuid, { ...machineFor(want), bootPath: to.overlayPath }, deps);
     const { imageId: _, ...anyImage } = want;
     const former = to.imageId === undefined ? anyImage : { ...want, imageId: to.imageId };
     const look = await new Gate({ ...former, contract: to.contract }, deps, limitMs).wait();
     await runChecks(to.checks ?? [], want.uuid, deps, limitMs, look);
     const seconds = Math.round((deps.clock.now() - begun) / 1000);
-    return { said: `is back on image ${to.imageDigest} and healthy there, ${seconds} s after the failure`, look };
+    return {
+      said: `is back on image ${to.imageDigest}${data} and healthy there, ${seconds} s after the failure`,
+      look,
+    };
   } catch (error) {
     if (error instanceof Cancelled) {
       return { said: 'cancelled on the way back to its former image; run "pulumi up" again' };

@@ -21,8 +21,18 @@ export async function growDisk(want: GuestInputs, running: boolean, deps: Deps):
   if (actual === bytes) return false;
   if (actual > bytes) throw new GuestFailure(shrinkMessage(actual, bytes));
   deps.progress(`persist grows from ${formatBytes(actual)} to ${formatBytes(bytes)}`);
-  await orCancelled(running ? libvirt.blockResize(uuid, path, bytes) : libvirt.volumeResize(path, bytes), signal);
+  const growth = running ? libvirt.blockResize(uuid, path, bytes) : libvirt.volumeResize(path, bytes);
+  await orCancelled(growth.catch(explained(path)), signal);
   return true;
+}
+
+/** Volumes made before nixvm knew snapshots are of qcow2 version 2. */
+function explained(path: string) {
+  return (error: Error): never => {
+    if (!/v2 image which has snapshots/.test(error.message)) throw error;
+    const advice = `with the VM off: qemu-img amend -f qcow2 -o compat=1.1 '${path}'`;
+    throw new GuestFailure(`persist.size: ${path} cannot grow: it has snapshots, and is of qcow2 version 2; ${advice}`);
+  };
 }
 
 /** Lets the file system in a healthy guest follow its disk, and waits until the guest says that it did. */

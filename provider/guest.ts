@@ -79,6 +79,16 @@ export interface GuestArgs {
   goBack?: pulumi.Input<boolean>;
   /** Whether an image that is quarantined for this VM may be tried again. Default false: a preview with it is refused. */
   retry?: pulumi.Input<boolean>;
+  /**
+   * How many snapshots of the persistent disk are kept in it. One is taken before each change of the image, while the VM is off; the
+   * oldest of ours beyond this number are then deleted. Default 0: none is taken, and those there stay. No change of the VM by itself.
+   */
+  snapshots?: pulumi.Input<number>;
+  /**
+   * Whether a VM that is brought back gets its data of before the upgrade too. What was written since is kept in a snapshot. Default
+   * false: the data stays as it is. No change of the VM by itself.
+   */
+  restoreData?: pulumi.Input<boolean>;
 }
 
 /**
@@ -106,6 +116,8 @@ export class Guest extends pulumi.CustomResource {
   declare public readonly ip: pulumi.Output<string | undefined>;
   /** Bytes of the file system on the persistent disk as the guest reports them. */
   declare public readonly persistBytes: pulumi.Output<number | undefined>;
+  /** Names of our snapshots in the persistent disk, oldest first; unset where none are asked for. */
+  declare public readonly dataSnapshots: pulumi.Output<string[] | undefined>;
 
   constructor(name: string, args: GuestArgs, opts?: pulumi.CustomResourceOptions) {
     // Outputs must be named here for the SDK to make properties of them.
@@ -118,6 +130,7 @@ export class Guest extends pulumi.CustomResource {
       machineId: undefined,
       sshHostKey: undefined,
       ip: undefined,
+      dataSnapshots: undefined,
     };
     super("nixvm:index:Guest", name, { imageId: undefined, persistBytes: undefined, ...outputs, ...args }, opts);
   }

@@ -44,6 +44,8 @@ export const guestInputs = z.strictObject({
   checks: z.array(checkInput).optional(),
   goBack: z.boolean().optional(),
   retry: z.boolean().optional(),
+  snapshots: z.int().min(0).optional(),
+  restoreData: z.boolean().optional(),
 });
 
 export type GuestInputs = z.infer<typeof guestInputs>;

@@ -2,6 +2,8 @@ import { address, Look, look } from "./agent";
 import { probeChecks, runChecks, wasHealthy } from "./checks";
 import { Backoff, Cancelled, orCancelled } from "./clock";
 import { consoleTail } from "./console";
+import { dataAtRisk, keepData, knownSnapshots } from "./data";
+import { DataError } from "./dataSnapshot";
 import { Deps, Gate, GuestFailure } from "./gate";
 import { goBack } from "./goBack";
 import { growDisk, growFileSystem } from "./grow";
@@ -51,12 +53,14 @@ export async function applyGuest(
     new InitFailed(message, want.uuid, { ...observed, ...remembered(then) });
   try {
     await orCancelled(deps.libvirt.autostart(want.uuid, want.running), deps.signal);
-    if (!want.running) return { ...(await bringDown(want, deps)), ...remembered(memory) };
+    if (!want.running) return { ...(await bringDown(want, before, deps)), ...remembered(memory) };
     return { ...(await bringUp(want, limitMs, deps, observed, before)), ...remembered(afterSuccess(memory, want)) };
   } catch (error) {
     if (error instanceof Cancelled)
       throw failed(`${want.vm}: cancelled while it was waited for; run "pulumi up" again`);
     if (error instanceof LibvirtError) throw failed(`${want.vm}: ${error.message}`);
+    // The VM is what it was, and so has the state to be.
+    if (error instanceof DataError) throw new Error(`${want.vm}: ${error.message}`, { cause: error });
     if (!(error instanceof GuestFailure)) throw error;
     if (error.look) Object.assign(observed, outputs(want, error.look, undefined), { healthy: false });
     const message = await explain(want, error, before);
@@ -99,12 +103,13 @@ async function bringUp(
   }
   const version = seen.status?.imageVersion;
   deps.progress(version ? `healthy, image ${version}` : "healthy");
-  return outputs(want, seen, ip);
+  return { ...outputs(want, seen, ip), ...(await knownSnapshots(want, deps)) };
 }
 
 /** Gives a guest the machine that is wanted: live where it can be, else with a clean stop. True when it still runs then. */
 async function becomeMachine(want: GuestInputs, deps: Deps, before: Before): Promise<boolean> {
   const then = machineFor(want);
+  const data = await dataAtRisk(want, before.lastGood, deps);
   const { state } = await orCancelled(deps.libvirt.state(want.uuid), deps.signal);
   let running = state !== "shut off";
   if (running) {
@@ -118,6 +123,7 @@ async function becomeMachine(want: GuestInputs, deps: Deps, before: Before): Pro
       await changeLive(now, want, deps);
     }
   }
+  if (data && !running) await keepData(data, state !== "shut off", deps);
   await defineMachine(want.uuid, then, deps);
   return running;
 }
@@ -132,12 +138,14 @@ async function lookBefore(want: GuestInputs, deps: Deps, before: Before): Promis
   deps.warn(`was not healthy before this change: ${why}`);
 }
 
-async function bringDown(want: GuestInputs, deps: Deps): Promise<Props> {
+async function bringDown(want: GuestInputs, { lastGood }: Before, deps: Deps): Promise<Props> {
+  const data = await dataAtRisk(want, lastGood, deps);
   await stopGuest(want.uuid, want.stopTimeoutSeconds * 1000, deps);
+  if (data) await keepData(data, false, deps);
   await defineMachine(want.uuid, machineFor(want), deps);
   await growDisk(want, false, deps);
   deps.progress("shut off");
-  return { ...want, state: "shut off" };
+  return { ...want, state: "shut off", ...(await knownSnapshots(want, deps)) };
 }
 
 /** DHCP may be some moments behind the rest; a guest without a NIC never gets one, so the wait is short. */

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import * as grpc from "@grpc/grpc-js";
 import { systemClock } from "./clock";
+import { VirshDisks } from "./disks";
 import { Display, EngineDisplay, noDisplay } from "./engine";
 import { GuestType, ResourceType, World } from "./resources";
 import { run } from "./run";
@@ -21,6 +22,7 @@ function main(args: readonly string[]): void {
 
   const world: World = {
     libvirt: (uri) => new Virsh(uri, run),
+    disks: (uri) => new VirshDisks(uri, run),
     clock: systemClock,
     signal: abort.signal,
     display: () => display,

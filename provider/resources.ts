@@ -1,15 +1,18 @@
 import { Clock } from "./clock";
 import { diffGuest, onlyDomainUnknown, ResourceDiff } from "./diff";
+import { checkSnapshot, DataError, Promised } from "./dataSnapshot";
+import { Disks } from "./disks";
 import { Display } from "./engine";
 import { Deps } from "./gate";
 import { checkGuest, Failure, GuestInputs, guestInputs, Props, readInputs, UNKNOWN } from "./inputs";
 import { applyGuest, deleteGuest, Found, readGuest } from "./lifecycle";
 import { memoryOf, refusal } from "./memory";
-import { Libvirt } from "./virsh";
+import { Libvirt, LibvirtError } from "./virsh";
 
 /** What a Guest needs from the outside; replaced in tests. */
 export interface World {
   libvirt(uri: string): Libvirt;
+  disks(uri: string): Disks;
   clock: Clock;
   signal: AbortSignal;
   /** Where lines go; known only after the engine has told its address. */
@@ -34,7 +37,14 @@ export interface ResourceType {
 }
 
 /** What a restarted or updated guest says anew, so that nobody reads an old value in a preview. */
-const volatile = ["state", "healthy", "imageVersion", "bootId", "bootedAt", "ip"];
+const volatile = ["state", "healthy", "imageVersion", "bootId", "bootedAt", "ip", "dataSnapshots"];
+
+/** What tells of an upgrade with a snapshot. */
+const foreseen = guestInputs
+  .pick({ vm: true, uri: true, imageDigest: true, persistPath: true, snapshots: true })
+  .strip()
+  .required()
+  .refine(({ snapshots }) => snapshots > 0);
 
 export class GuestType implements ResourceType {
   /**
@@ -44,6 +54,7 @@ export class GuestType implements ResourceType {
    */
   private readonly replaced = new Map<string, { inputs: Props; outputs: Props }>();
   private readonly told = new Set<string>();
+  private readonly promised: Promised = new Map();
 
   constructor(private readonly world: World) {}
 
@@ -89,6 +100,7 @@ export class GuestType implements ResourceType {
     // A guest that failed is updated without a diff.
     this.refuse(olds, news);
     if (preview) {
+      await this.foresee(urn, olds, news);
       const kept = { ...olds, ...news };
       for (const key of volatile) if (key in kept) kept[key] = UNKNOWN;
       return kept;
@@ -112,6 +124,20 @@ export class GuestType implements ResourceType {
     await deleteGuest(want, timeout, this.deps(urn, want.uri, want.vm));
   }
 
+  /** What an upgrade would fail for before its VM is stopped. A libvirt that does not answer is told of elsewhere. */
+  private async foresee(urn: string, olds: Props, news: Props): Promise<void> {
+    // Not all of the others are known yet.
+    const { data } = foreseen.safeParse(news);
+    if (data === undefined || data.uri.startsWith("test:") || olds["imageDigest"] === data.imageDigest) return;
+    const { vm, uri, persistPath } = data;
+    try {
+      await checkSnapshot(persistPath, this.deps(urn, uri, vm), this.promised);
+    } catch (error) {
+      if (error instanceof DataError) throw new Error(`${vm}: ${error.message}`, { cause: error });
+      if (!(error instanceof LibvirtError)) throw error;
+    }
+  }
+
   /** Before anything is touched: an image that failed here is not tried again unless somebody says so. */
   private refuse(olds: Props, news: Props): void {
     const why = refusal(olds, news);
@@ -132,6 +158,7 @@ export class GuestType implements ResourceType {
     const { clock, signal, display } = this.world;
     return {
       libvirt: this.world.libvirt(uri),
+      disks: this.world.disks(uri),
       clock,
       signal,
       progress: (message) => display().log("status", urn, `${vm}: ${message}`),

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { guestInputs, seedInputs, seedSecrets } from "./inputs";
 
-type Outputs = Record<string, "string" | "boolean" | "number">;
+type Outputs = Record<string, "string" | "boolean" | "number" | "array">;
 
 /** What the guest reports; `imageId` and `persistBytes` share the name of the input that asks for them. */
 const reported: Outputs = {
@@ -15,6 +15,7 @@ const reported: Outputs = {
   sshHostKey: "string",
   ip: "string",
   persistBytes: "number",
+  dataSnapshots: "array",
 };
 
 /** What is known of a medium that was written. */
@@ -40,7 +41,8 @@ function resource(schema: z.ZodObject, outputs: Outputs, secrets: readonly strin
     const items = type === "array" ? { items: { $ref: "pulumi.json#/Any" } } : {};
     inputs[name] = { type, ...items, ...(secrets.includes(name) ? { secret: true } : {}) };
   }
-  const types = Object.fromEntries(Object.entries(outputs).map(([name, type]) => [name, { type }]));
+  const typed = (type: string) => (type === "array" ? { type, items: { type: "string" } } : { type });
+  const types = Object.fromEntries(Object.entries(outputs).map(([name, type]) => [name, typed(type)]));
   const kept = Object.fromEntries(Object.entries(inputs).filter(([name]) => !secrets.includes(name)));
   const required = json.required ?? [];
   return {

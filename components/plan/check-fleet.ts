@@ -92,6 +92,14 @@ export function checkUnique(all: readonly Planned[], scope: Scope): void {
   }
 }
 
+/** Checks that data is to be brought back only where VMs are. */
+export function checkRestore(scope: Scope): void {
+  const { goBack, restoreDataOnRollback } = scope.config.rollout ?? {};
+  if (restoreDataOnRollback !== true || goBack !== false) return;
+  const message = "is for VMs that are brought back to their former image, and goBack is false";
+  scope.problems.add(["rollout", "restoreDataOnRollback"], true, message, "goBack: true, or false");
+}
+
 /** Checks that VMs and members of groups have different names, and names that fit. */
 export function checkNames(scope: Scope): void {
   const fleet = scope.config.fleet ?? {};

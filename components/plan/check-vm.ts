@@ -165,8 +165,17 @@ class VmCheck {
   }
 
   persist(): void {
-    const { persist, name, generation, rootMode } = this.plan;
+    const { persist, name, generation, rootMode, restoreData } = this.plan;
     if (persist === null) return;
+    if (restoreData && persist.snapshots === 0) {
+      this.refuse(
+        ["persist", "preset"],
+        ["persist", "snapshots"],
+        0,
+        "leaves nothing that rollout.restoreDataOnRollback could bring back",
+        "1 or more, or restoreDataOnRollback: false",
+      );
+    }
     if (persist.fs === "zfs" && isReservedPoolName(persist.label)) {
       this.refuse(
         ["persist"],

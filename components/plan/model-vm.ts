@@ -60,8 +60,15 @@ const persist = leaf.keys(
       .describe(
         "Whether the volume stays on the host, with its data, when the VM is removed from the stack. Default true.",
       ),
+    /** T-53. Needs a pool with room for what is overwritten. */
+    snapshots: leaf
+      .whole(0, 100, "a number of snapshots")
+      .optional()
+      .describe(
+        "How many snapshots of the data are kept in the volume: one is taken before each upgrade of the image, with the VM off. They take the space of what is overwritten later. Default 0: none is taken, and those there stay.",
+      ),
   },
-  "size, mount, fs, label, protect and retain",
+  "size, mount, fs, label, protect, retain and snapshots",
 );
 
 const scratch = leaf.keys(

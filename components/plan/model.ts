@@ -198,6 +198,13 @@ const rollout = leaf.keys(
       .describe(
         "How many former images stay on the hosts, so that images.<name>.digest can go back to one at once. Default 0.",
       ),
+    /** T-47, T-53. Refused without snapshots of every persistent volume, and with goBack: false. */
+    restoreDataOnRollback: leaf
+      .bool()
+      .optional()
+      .describe(
+        "Whether a VM that is brought back gets its data of before the upgrade too; what the failed image wrote is then kept in a snapshot. Default false: the data stays as it is. Needs persist.snapshots, and goBack.",
+      ),
     /** T-47. */
     retry: leaf
       .list(
@@ -207,7 +214,7 @@ const rollout = leaf.keys(
       .optional()
       .describe("Images that failed and may be tried again, by the digest that the refusal names. Default none."),
   },
-  "batch, gateTimeout, stopTimeout, goBack, keepImages and retry",
+  "batch, gateTimeout, stopTimeout, goBack, keepImages, restoreDataOnRollback and retry",
 );
 
 const group = leaf.keys(

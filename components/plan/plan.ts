@@ -1,4 +1,4 @@
-import { checkNames, checkUnique, type Planned } from "./check-fleet";
+import { checkNames, checkRestore, checkUnique, type Planned } from "./check-fleet";
 import { checkNetwork } from "./check-network";
 import { checkVm } from "./check-vm";
 import { Problems } from "./errors";
@@ -37,6 +37,7 @@ export function planFleet(config: unknown, context: PlanContext): PlanResult {
     planned.push({ vm, plan });
   }
   checkUnique(planned, scope);
+  checkRestore(scope);
   if (problems.all.length > 0) return { ok: false, problems: problems.all };
   const vms = planned.map(({ plan }) => plan);
   return {

@@ -153,6 +153,8 @@ export interface PersistPlan {
   readonly label: string;
   readonly protect: boolean;
   readonly retain: boolean;
+  /** How many snapshots of it are kept; 0: none is taken. */
+  readonly snapshots: number;
   /** Name of the volume in the pool; changes only with the generation (T-50). */
   readonly volumeName: string;
 }
@@ -261,6 +263,8 @@ export interface VmPlan {
   readonly stopTimeoutSeconds: number;
   /** Back to the former image when a new one fails. */
   readonly goBack: boolean;
+  /** Its data goes back with it. */
+  readonly restoreData: boolean;
   /** First 12 digits of the digests of images that may be tried again. */
   readonly retry: readonly string[];
   /** libvirt's name of the domain. */

@@ -92,6 +92,7 @@ export function planVm(vm: LayeredVm, host: string, around: Surroundings): VmPla
     health: planHealth(fields.health ?? {}, gateTimeoutSeconds, factor),
     gateTimeoutSeconds,
     goBack: rollout.goBack ?? true,
+    restoreData: persist !== null && (rollout.restoreDataOnRollback ?? false),
     retry: (rollout.retry ?? []).map((digest) => digest.slice(0, 12)),
     stopTimeoutSeconds: parseDuration(fields.stopTimeout ?? rollout.stopTimeout) ?? STOP_SECONDS * factor,
     domainName: domainName(prefix, name),
@@ -126,6 +127,7 @@ function planPersist(vm: LayeredVm, defaults: PresetDefaults, volumeName: string
     label: persist?.label ?? (fs === "zfs" ? "rpool" : mount.slice(1)),
     protect: persist?.protect ?? true,
     retain: persist?.retain ?? true,
+    snapshots: persist?.snapshots ?? 0,
     volumeName,
   };
 }

@@ -39,7 +39,7 @@ beforeAll(async () => {
       image: "os",
       memory: "512MiB",
       vcpus: 1,
-      persist: { size: "512MiB" },
+      persist: { size: "512MiB", snapshots: 1 },
       adminKeys: [key.publicKey],
       userKeys: [key.publicKey],
     },
@@ -300,11 +300,32 @@ test("an upgrade stops cleanly, goes one VM at a time, keeps data and identity, 
       ),
     ).not.toBe("0\n");
   }
+  for (const name of ["db", "web"]) {
+    const snapshots = snapshotsOf(name);
+    expect(snapshots).toHaveLength(1);
+    expect(fileIn(name, snapshots[0] ?? "", "/lib/marker")).toBe(`${before[name]?.marker}\n`);
+  }
   const bases = fs.readdirSync(poolDir()).filter((file) => file.includes("-base-"));
   expect(bases).toHaveLength(1);
   expect(bases[0]).not.toBe(oldBase);
   expect((await stack.preview({ expectNoChanges: true })).error).toBe("");
 });
+
+/** Names of the snapshots in a VM's persistent volume, oldest first. */
+function snapshotsOf(vm: string): string[] {
+  const volume = path.join(poolDir(), `nixvm-live-${vm}-persist`);
+  const info = execFileSync("qemu-img", ["info", "-U", "--output=json", volume], { encoding: "utf8" });
+  const { snapshots = [] } = JSON.parse(info) as { snapshots?: Array<{ name: string }> };
+  return snapshots.map(({ name }) => name);
+}
+
+/** A file as it was when the snapshot was taken. */
+function fileIn(vm: string, snapshot: string, file: string): string {
+  const raw = path.join(stack.dir, "snapshot.raw");
+  const volume = path.join(poolDir(), `nixvm-live-${vm}-persist`);
+  execFileSync("qemu-img", ["convert", "-U", "-l", `snapshot.name=${snapshot}`, "-O", "raw", volume, raw]);
+  return execFileSync("debugfs", ["-R", `cat ${file}`, raw], { encoding: "utf8" });
+}
 
 /** The order of D4: overlays first, then VM after VM in the domain it has, old disks last. */
 function expectUpgradeOrder(steps: string[]): void {
@@ -328,13 +349,23 @@ function expectUpgradeOrder(steps: string[]): void {
 test("an image that never gets healthy stops the rollout: its VM goes back by itself, the next one is untouched, and the image is refused from then on (T-16, T-47)", async () => {
   const webBoot = await bootId("web");
   const overlay = overlayOf("db");
+  const data = snapshotsOf("db");
+  config.rollout.restoreDataOnRollback = true;
   await useImage("broken");
   const bad = await stack.up();
   expect(bad.error).not.toBe("");
   expect(bad.text).toMatch(/db: .*not healthy/);
   expect(bad.text).toMatch(/last status record/i);
   expect(bad.text).toMatch(/serial console/i);
-  expect(bad.text).toMatch(/db: is back on image [0-9a-f]{12} and healthy there, \d+ s after the failure/);
+  const [good, failed, ...more] = snapshotsOf("db");
+  // The one of the upgrade before has made room.
+  expect([more, data.includes(good ?? "")]).toEqual([[], false]);
+  expect(bad.text).toMatch(
+    new RegExp(
+      `db: is back on image [0-9a-f]{12} with its data of the snapshot ${good} ` +
+        `\\(what was written since is in ${failed}\\) and healthy there, \\d+ s after the failure`,
+    ),
+  );
   const db = await stack.vm("db");
   const dbBoot = await bootId("db");
   // The very overlay that it ran on before, with what was written to it.

@@ -1,3 +1,7 @@
+import { execFileSync } from "node:child_process";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
 import { Fleet } from "../../components/Fleet";
 import { type KnownImage, PRESETS } from "../../components/plan";
 import { withMachine } from "../../provider/domainXml";
@@ -91,6 +95,16 @@ describe("a fleet of two VMs on one image", () => {
     const volume = get(seen, "web-persist-volume");
     expect(volume).toMatchObject({ protect: true, retainondelete: true });
     expect(volume.ignorechangesList).toEqual(expect.arrayContaining(["size", "format"]));
+  });
+
+  it("makes the persistent volume of the qcow2 version that grows with snapshots in it, and private", () => {
+    const volume = get(seen, "web-persist-volume");
+    const sheet = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "nixvm volume ")), "volume.xsl");
+    fs.writeFileSync(sheet, (volume.inputs["xml"] as { xslt: string }).xslt);
+    const asked = `<volume><target><format type="qcow2"/><permissions><mode>644</mode></permissions></target></volume>`;
+    const made = execFileSync("xsltproc", [sheet, "-"], { input: asked, encoding: "utf8" });
+    fs.rmSync(path.dirname(sheet), { recursive: true });
+    expect(made).toMatch(/<format type="qcow2"\/><permissions><mode>0600<\/mode><\/permissions><compat>1\.1<\/compat>/);
   });
 
   it("gives the persistent volume no input from image, shape or seed (Z-42)", () => {

@@ -127,6 +127,13 @@ describe("refused combinations (8.4)", () => {
       "is for network mode nat",
     ],
     [
+      "more snapshots than anybody keeps",
+      { persist: { snapshots: 101 } },
+      "fleet.web.persist.snapshots",
+      "is not a number of snapshots",
+    ],
+    ["half a snapshot", { persist: { snapshots: 0.5 } }, "fleet.web.persist.snapshots", "is not a number of snapshots"],
+    [
       "a bridge in mode nat",
       { network: { mode: "nat", bridge: "br0" } },
       "fleet.web.network.bridge",
@@ -157,6 +164,39 @@ describe("refused combinations (8.4)", () => {
       fleet: { a: {}, b: { preset: "zvm" } },
     };
     expect(textsOf(config)).toEqual([expect.stringMatching(/^defaults\.persist\.mount: "\/persist" .*\(VM a\)/)]);
+  });
+
+  describe("data that is to go back", () => {
+    const rollout = { goBack: true, restoreDataOnRollback: true };
+    test("is refused without snapshots, for each volume", () => {
+      const fleet = {
+        a: {},
+        b: { persist: { snapshots: 1 } },
+        c: { preset: "sealed" },
+        d: { persist: { snapshots: 0 } },
+      };
+      const allowed =
+        "leaves nothing that rollout.restoreDataOnRollback could bring back; allowed: 1 or more, or restoreDataOnRollback: false";
+      expect(textsOf({ ...base, fleet, rollout })).toEqual(
+        ["a", "d"].map((vm) => `fleet.${vm}.persist.snapshots: 0 ${allowed}`),
+      );
+      expect(vmOf({ ...base, fleet: { b: fleet.b, c: fleet.c }, rollout }, "b")).toMatchObject({
+        restoreData: true,
+        persist: { snapshots: 1 },
+      });
+      expect(vmOf({ ...base, fleet: { c: fleet.c }, rollout }, "c").restoreData).toBe(false);
+      expect(vmOf(one({}))).toMatchObject({ restoreData: false, persist: { snapshots: 0 } });
+    });
+
+    test("is refused where no VM goes back", () => {
+      const of = (more: object) =>
+        one({ persist: { snapshots: 1 } }, { rollout: { restoreDataOnRollback: true, ...more } });
+      expect(textsOf(of({ goBack: false }))).toEqual([
+        "rollout.restoreDataOnRollback: true is for VMs that are brought back to their former image, and goBack is false; allowed: goBack: true, or false",
+      ]);
+      expect(textsOf(of({}))).toEqual([]);
+      expect(problemsOf(of({ goBack: "no" })).map(({ path }) => path)).toEqual(["rollout.goBack"]);
+    });
   });
 
   test("a field that is wrong itself causes no second message", () => {

@@ -50,7 +50,7 @@ describe("diff", () => {
       [],
       ["health checks change: no restart", "is stopped cleanly"],
     ],
-    ["how a change goes", { goBack: true, retry: true }, {}, [], []],
+    ["how a change goes", { goBack: true, retry: true, snapshots: 2, restoreData: true }, {}, [], []],
     [
       "vCPUs and network",
       { vcpus: 2, network: "nat:default" },
@@ -168,7 +168,7 @@ function world(lines: string[]): World {
   const libvirt = () => {
     throw new Error("libvirt must not be touched");
   };
-  return { libvirt, clock, signal, display: () => display };
+  return { libvirt, disks: libvirt, clock, signal, display: () => display };
 }
 
 describe("what is told of a change", () => {
@@ -226,6 +226,7 @@ it("describes exactly the inputs that are checked, and says which are secret", (
     [
       ...Object.keys(inputs),
       ...["checks", "consoleLog", "goBack", "retry", "seedPath", "memoryMaximumMiB", "vcpusMaximum"],
+      ...["snapshots", "restoreData"],
     ].sort(),
   );
   const seed = resources["nixvm:index:SeedVolume"]!;

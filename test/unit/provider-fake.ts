@@ -1,5 +1,6 @@
 import { GuestResult } from "../../provider/agent";
 import { Cancelled, Clock } from "../../provider/clock";
+import { Disks } from "../../provider/disks";
 import { Deps } from "../../provider/gate";
 import { GuestInputs } from "../../provider/inputs";
 import { DomainRef, DomainState } from "../../provider/parse";
@@ -246,6 +247,12 @@ export class FakeLibvirt implements Libvirt {
   }
 }
 
+const unexpected = async (): Promise<never> => {
+  throw new Error("this test has no files of disks");
+};
+/** Tests of snapshots have real files: see provider-disks.ts. */
+const noDisks: Disks = { read: unexpected, space: unexpected, hold: unexpected };
+
 /** A whole world for one test. */
 export class Scene {
   clock = new FakeClock();
@@ -256,6 +263,7 @@ export class Scene {
   warnings: string[] = [];
   deps: Deps = {
     libvirt: this.libvirt,
+    disks: noDisks,
     clock: this.clock,
     signal: this.abort.signal,
     progress: (line) => this.progress.push(line),

@@ -255,6 +255,15 @@ describe("changes in place", () => {
     expect(outputs["persistBytes"]).toBeGreaterThan(2 ** 30);
   });
 
+  it("says how a volume of the old qcow2 version with snapshots is made to grow", async () => {
+    const refused =
+      "virsh blockresize: internal error: unable to execute QEMU command 'block_resize': Can't resize a v2 image which has snapshots";
+    scene.libvirt.failing.set("blockResize", new LibvirtError("failed", refused));
+    expect((await failure({ persistBytes: 2 ** 31 })).message).toContain(
+      "web: persist.size: /pool/web.qcow2 cannot grow: it has snapshots, and is of qcow2 version 2; with the VM off: qemu-img amend -f qcow2 -o compat=1.1 '/pool/web.qcow2'",
+    );
+  });
+
   it("grows the volume of a guest that is off before it starts", async () => {
     scene.libvirt.domain = { state: "shut off", reason: "shutdown" };
     scene.libvirt.status!["persist"] = { state: "mounted", sizeBytes: 2 ** 31 - 2 ** 20 };
