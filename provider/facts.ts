@@ -1,6 +1,7 @@
 import { look } from "./agent";
 import { Clock, systemClock } from "./clock";
 import { machineOf } from "./domainXml";
+import { forEach } from "./parallel";
 import { Libvirt, LibvirtError, Virsh } from "./virsh";
 
 /** A VM of the plan, as far as it takes to find it. */
@@ -29,9 +30,6 @@ export interface FactsDeps {
   clock: Clock;
 }
 
-/** A virsh is a process each, and a guest agent that is silent takes seconds to be given up. */
-const AT_A_TIME = 8;
-
 const real: FactsDeps = { libvirt: (uri) => new Virsh(uri), clock: systemClock };
 
 /**
@@ -43,24 +41,14 @@ export async function fleetFacts(
   { libvirt, clock }: FactsDeps = real,
 ): Promise<Record<string, FoundVm>> {
   const vms = wanted.filter(({ uri }) => !uri.startsWith("test:"));
-  const lists = new Map(
-    await Promise.all(
-      [...new Set(vms.map(({ uri }) => uri))].map(
-        async (uri) => [uri, new Map((await libvirt(uri).domains()).map((one) => [one.name, one.uuid]))] as const,
-      ),
-    ),
-  );
+  const uris = [...new Set(vms.map(({ uri }) => uri))];
+  const lists = await forEach(uris, (uri) => libvirt(uri).domains());
   const there = vms.flatMap((vm) => {
-    const uuid = lists.get(vm.uri)?.get(vm.domain);
-    return uuid === undefined ? [] : [{ ...vm, uuid }];
+    const domain = lists[uris.indexOf(vm.uri)]?.find(({ name }) => name === vm.domain);
+    return domain === undefined ? [] : [{ ...vm, uuid: domain.uuid }];
   });
-  const found: Record<string, FoundVm> = {};
-  const left = there.values();
-  const worker = async (): Promise<void> => {
-    for (const vm of left) found[vm.name] = await lookAt(vm, libvirt(vm.uri), clock);
-  };
-  await Promise.all(Array.from({ length: AT_A_TIME }, worker));
-  return found;
+  const found = await forEach(there, async (vm) => [vm.name, await lookAt(vm, libvirt(vm.uri), clock)] as const);
+  return Object.fromEntries(found);
 }
 
 async function lookAt(vm: WantedVm & { uuid: string }, libvirt: Libvirt, clock: Clock): Promise<FoundVm> {

@@ -8,6 +8,8 @@ import { Libvirt, LibvirtError } from "./virsh";
 /** What the lifecycle steps need from the outside. */
 export interface Deps {
   libvirt: Libvirt;
+  /** That of another host of the fleet. */
+  libvirtAt: (uri: string) => Libvirt;
   clock: Clock;
   /** Aborts every wait when the engine cancels. */
   signal: AbortSignal;

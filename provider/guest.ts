@@ -1,4 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
+import type { RolloutInput } from "./admit";
 
 /**
  * What a Guest is to become and how to reach it. `libvirt.Domain` makes the chassis before: disks that stay, network card,
@@ -73,6 +74,11 @@ export interface GuestArgs {
   goBack?: pulumi.Input<boolean>;
   /** Whether an image that is quarantined for this VM may be tried again. Default false: a preview with it is refused. */
   retry?: pulumi.Input<boolean>;
+  /**
+   * What has to hold before a VM that runs is stopped for a change: not paused, a window open, and the VMs of the wave before healthy
+   * for the soak since their boot. What does not hold ends the step, with nothing changed. If unset, it is stopped at once.
+   */
+  rollout?: pulumi.Input<RolloutInput>;
 }
 
 /**

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { rolloutInput } from "./admit";
 import { formatBytes } from "./parse";
 
 /** What the engine sends instead of a value that is not known before the deployment. */
@@ -42,6 +43,7 @@ export const guestInputs = z.strictObject({
   consoleLog: z.string().startsWith("/", "must be an absolute path").optional(),
   goBack: z.boolean().optional(),
   retry: z.boolean().optional(),
+  rollout: rolloutInput.optional(),
 });
 
 export type GuestInputs = z.infer<typeof guestInputs>;

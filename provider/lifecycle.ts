@@ -1,3 +1,4 @@
+import { admit } from "./admit";
 import { address, Look, look } from "./agent";
 import { Backoff, Cancelled, orCancelled } from "./clock";
 import { consoleTail } from "./console";
@@ -54,6 +55,7 @@ export async function applyGuest(
     if (error instanceof Cancelled)
       throw failed(`${want.vm}: cancelled while it was waited for; run "pulumi up" again`);
     if (error instanceof LibvirtError) throw failed(`${want.vm}: ${error.message}`);
+    // Also of a VM that may not be touched now: for the state it is what it was.
     if (!(error instanceof GuestFailure)) throw error;
     if (error.look) Object.assign(observed, outputs(want, error.look, undefined), { healthy: false });
     const message = await explain(want, error);
@@ -63,7 +65,7 @@ export async function applyGuest(
       throw failed(message);
     const back = await goBack(want, lastGood, limitMs, deps);
     if (back.look) Object.assign(observed, outputs({ ...want, ...lastGood }, back.look, undefined));
-    const then = back.look ? afterFailure(memory, want.imageDigest, error.message, new Date()) : memory;
+    const then = back.look ? afterFailure(memory, want.imageDigest, error.message, new Date(deps.clock.wall())) : memory;
     throw failed(`${message}\n${want.vm}: ${back.said}`, then);
   }
 }
@@ -93,6 +95,7 @@ async function becomeMachine(want: GuestInputs, deps: Deps): Promise<boolean> {
   if (running) {
     const now = await runningMachine(want.uuid, deps);
     if (needsRestart(now, then)) {
+      await admit(want.vm, want.rollout, deps);
       await stopGuest(want.uuid, want.stopTimeoutSeconds * 1000, deps);
       running = false;
     } else if (state === "running") {

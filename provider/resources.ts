@@ -132,6 +132,7 @@ export class GuestType implements ResourceType {
     const { clock, signal, display } = this.world;
     return {
       libvirt: this.world.libvirt(uri),
+      libvirtAt: (other) => this.world.libvirt(other),
       clock,
       signal,
       progress: (message) => display().log("status", urn, `${vm}: ${message}`),

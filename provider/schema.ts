@@ -36,8 +36,10 @@ function resource(schema: z.ZodObject, outputs: Outputs, secrets: readonly strin
   const json = z.toJSONSchema(schema, { io: "input" });
   const inputs: Record<string, object> = {};
   for (const [name, property] of Object.entries(json.properties ?? {})) {
-    const type = typeof property === "object" ? property.type : undefined;
-    inputs[name] = { type: type ?? "string", ...(secrets.includes(name) ? { secret: true } : {}) };
+    const type = (typeof property === "object" ? property.type : undefined) ?? "string";
+    // What is inside of a nested value the provider checks itself.
+    const described = type === "object" || type === "array" ? { $ref: "pulumi.json#/Any" } : { type };
+    inputs[name] = { ...described, ...(secrets.includes(name) ? { secret: true } : {}) };
   }
   const types = Object.fromEntries(Object.entries(outputs).map(([name, type]) => [name, { type }]));
   const kept = Object.fromEntries(Object.entries(inputs).filter(([name]) => !secrets.includes(name)));

@@ -4,6 +4,7 @@ import type { RolloutPolicy, Wave } from "./types";
 export interface RolloutMember {
   readonly name: string;
   readonly group: string | null;
+  readonly image: string;
 }
 
 /** What is known of a VM that is there already. */
@@ -32,9 +33,10 @@ export function amountOf(amount: RolloutPolicy["canary"], total: number): number
  * The waves of a change of the whole fleet. VMs that nobody has made yet need no care: they all come up at once. Groups with a
  * policy of their own are rolled out by themselves, and so is the rest of the fleet; what comes first `order` says.
  *
- * Within each of these units VMs whose image changes go first, so that a rollout that was broken off goes on with what is left.
- * The others follow in the same way, since they may restart for another reason. VMs that are not healthy beforehand come last:
- * they say nothing about what is new, so they must not be its canary.
+ * Within each of these units comes first what has an image already that others are brought to now, by a rollout that was broken off:
+ * if it is not well there, the run ends before another one gets that image. Then those others, again with a canary, then all the rest
+ * in the same way, since it may restart for another reason. VMs that are not healthy beforehand come last: they say nothing about
+ * what is new, so they must not be its canary.
  */
 export function planWaves(
   members: readonly RolloutMember[],
@@ -52,15 +54,35 @@ export function planWaves(
   for (const [group, unit] of sortedUnits(units, policyOf(null).order)) {
     const policy = policyOf(group);
     const sorted = sortedMembers(unit, policy.order);
-    const part = (changes: boolean) =>
-      sorted.filter((name) => known.get(name)?.changes === changes && known.get(name)?.healthy !== false);
-    for (const changes of [true, false]) waves.push(...wavesOf(part(changes), unit.length, { group, changes }, policy));
-    for (const changes of [true, false]) {
-      const unwell = sorted.filter(
-        (name) => known.get(name)?.changes === changes && known.get(name)?.healthy === false,
+    const part = (changes: boolean, healthy: boolean) =>
+      sorted.filter(
+        ({ name }) => known.get(name)?.changes === changes && (known.get(name)?.healthy !== false) === healthy,
       );
-      const lanes = amountOf(policy.maxUnavailable, unit.length);
-      if (unwell.length > 0) waves.push({ kind: "unhealthy", group, changes, vms: unwell, lanes });
+    const coming = new Set(sorted.filter(({ name }) => known.get(name)?.changes).map(({ image }) => image));
+    const add = (members: readonly RolloutMember[], changes: boolean): void => {
+      waves.push(
+        ...wavesOf(
+          members.map(({ name }) => name),
+          unit.length,
+          { group, changes },
+          policy,
+        ),
+      );
+    };
+    const others = part(false, true);
+    add(
+      others.filter(({ image }) => coming.has(image)),
+      false,
+    );
+    add(part(true, true), true);
+    add(
+      others.filter(({ image }) => !coming.has(image)),
+      false,
+    );
+    const lanes = amountOf(policy.maxUnavailable, unit.length);
+    for (const changes of [true, false]) {
+      const vms = part(changes, false).map(({ name }) => name);
+      if (vms.length > 0) waves.push({ kind: "unhealthy", group, changes, vms, lanes });
     }
   }
   const after = afterOf(waves);
@@ -117,9 +139,9 @@ function rank(names: readonly (string | null)[], order: readonly string[]): numb
 const byName = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
 
 /** A VM's own place counts more than its group's. */
-function sortedMembers(members: readonly RolloutMember[], order: readonly string[]): string[] {
+function sortedMembers(members: readonly RolloutMember[], order: readonly string[]): RolloutMember[] {
   const place = ({ name, group }: RolloutMember) => (order.includes(name) ? rank([name], order) : rank([group], order));
-  return [...members].sort((a, b) => place(a) - place(b) || byName(a.name, b.name)).map(({ name }) => name);
+  return [...members].sort((a, b) => place(a) - place(b) || byName(a.name, b.name));
 }
 
 /** A unit stands where the first of what `order` names of it stands; else groups come by name, and the rest of the fleet last. */

@@ -81,7 +81,7 @@ interface Span {
 
 /** Spans that begin on the days around today, on the window's own clock. */
 function spansOf({ days, from, to, zone }: Window, now: number, first: number, last: number): Span[] {
-  const today = Temporal.Instant.fromEpochMilliseconds(now).toZonedDateTimeISO(zone).toPlainDate();
+  const today = Temporal.Instant.fromEpochMilliseconds(Math.floor(now)).toZonedDateTimeISO(zone).toPlainDate();
   const spans: Span[] = [];
   for (let offset = first; offset <= last; offset++) {
     const day = today.add({ days: offset });

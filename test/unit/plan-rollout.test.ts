@@ -144,7 +144,8 @@ describe("the rollout of a plan", () => {
   });
 
   test("a VM that runs on an image of which nothing is known is one that changes", () => {
-    expect(planOf(config, known({ ...all(NEW), c: {} })).waves[0]).toMatchObject({ vms: ["c"], changes: true });
+    const { waves } = planOf(config, known({ ...all(NEW), c: {} }));
+    expect(waves.filter(({ changes }) => changes).flatMap(({ vms }) => vms)).toEqual(["c"]);
   });
 
   test("a group with a rollout of its own has its own policy, field by field over that of the fleet", () => {
@@ -182,14 +183,11 @@ describe("the rollout of a plan", () => {
       ["d", "a=nixvm-test-a"],
     ]);
     const resumed = before({ ...all(OLD), a: { imageDigest: NEW } });
-    expect(resumed.slice(0, 2)).toEqual([
-      ["b", "a=nixvm-test-a"],
-      ["c", "b=nixvm-test-b"],
-    ]);
+    expect(resumed.slice(0, 3)).toEqual([["a"], ["b", "a=nixvm-test-a"], ["c", "b=nixvm-test-b"]]);
     // One that is meant to be off says nothing, nor does one of another image.
     const others = { images: { ...base.images, other: { path: "x.qcow2" } } };
     const fleet = { ...config.fleet, a: { image: "other" }, b: { running: false } };
-    expect(before({ ...all(OLD), b: { imageDigest: NEW } }, { ...others, fleet })[0]).toEqual(["c"]);
+    expect(before({ ...all(OLD), b: { imageDigest: NEW } }, { ...others, fleet }).slice(0, 2)).toEqual([["b"], ["c"]]);
     // Without a soak there is nothing to look at again.
     expect(before(all(OLD), { rollout: {} }).flat()).toEqual(["a", "b", "c", "d"]);
   });

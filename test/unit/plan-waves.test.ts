@@ -34,9 +34,16 @@ interface Case {
 /** Any fleet in any state under any policies. */
 const someCase: fc.Arbitrary<Case> = fc
   .record({
-    members: fc.uniqueArray(fc.record({ name: fc.constantFrom(...names), group: fc.constantFrom(...groups) }), {
-      selector: ({ name }) => name,
-    }),
+    members: fc.uniqueArray(
+      fc.record({
+        name: fc.constantFrom(...names),
+        group: fc.constantFrom(...groups),
+        image: fc.constantFrom("x", "y"),
+      }),
+      {
+        selector: ({ name }) => name,
+      },
+    ),
     states: fc.array(
       fc.option(fc.record({ changes: fc.boolean(), healthy: fc.boolean() }, { requiredKeys: ["changes"] }), {
         freq: 4,
@@ -131,13 +138,18 @@ describe("the waves of any rollout", () => {
     );
   });
 
-  test("take what changes first and what is not healthy last, which is never a canary", () => {
+  test("take what is done already first, then what changes, and what is not healthy last, which is never a canary", () => {
     fc.assert(
       fc.property(someCase, (any) => {
         const { waves } = plan(any);
         for (const unit of groups) {
           const own = waves.filter(({ group, kind }) => group === unit && kind !== "new");
-          const rank = own.map(({ kind, changes }) => (kind === "unhealthy" ? 2 : 0) + (changes ? 0 : 1));
+          const imageOf = (name: string) => any.members.find((member) => member.name === name)?.image;
+          const coming = own.filter(({ changes }) => changes).flatMap(({ vms }) => vms.map(imageOf));
+          const rank = own.map(({ kind, changes, vms }) => {
+            if (kind === "unhealthy") return changes ? 3 : 4;
+            return changes ? 1 : coming.includes(imageOf(vms[0]!)) ? 0 : 2;
+          });
           expect(rank).toEqual([...rank].sort());
         }
         for (const { kind, changes, vms } of waves) {
@@ -165,7 +177,7 @@ describe("the waves of any rollout", () => {
   test("sizes: the canary, then each batch, the last size again and again", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 12 }), somePolicy, (count, some) => {
-        const members = names.slice(0, count).map((name) => ({ name, group: null }));
+        const members = names.slice(0, count).map((name) => ({ name, group: null, image: "x" }));
         const known = new Map(members.map(({ name }) => [name, { changes: true }]));
         const { waves } = planWaves(members, known, () => policy({ ...some, own: false }));
         const canaries = waves.filter(({ kind }) => kind === "canary").flatMap(({ vms }) => vms);
@@ -197,7 +209,7 @@ test.each<[Amount, number, number]>([
 ])("%s of %i VMs are %i", (amount, total, expected) => expect(amountOf(amount, total)).toBe(expected));
 
 test("with nothing said it is one VM after the other, by name", () => {
-  const members = ["c", "a", "b"].map((name) => ({ name, group: null }));
+  const members = ["c", "a", "b"].map((name) => ({ name, group: null, image: "x" }));
   const known = new Map(members.map(({ name }) => [name, { changes: true }]));
   const { waves, after } = planWaves(members, known, () => policy());
   expect(waves.map(({ kind, vms }) => [kind, ...vms])).toEqual([
@@ -212,7 +224,7 @@ test("with nothing said it is one VM after the other, by name", () => {
 });
 
 test("a slow VM holds up its own lane only, and the next wave waits for all of this one", () => {
-  const members = ["a", "b", "c", "d", "e", "f", "g"].map((name) => ({ name, group: null }));
+  const members = ["a", "b", "c", "d", "e", "f", "g"].map((name) => ({ name, group: null, image: "x" }));
   const known = new Map(members.map(({ name }) => [name, { changes: true }]));
   const { after } = planWaves(members, known, () => policy({ maxUnavailable: 2, batches: [4] }));
   expect(Object.fromEntries(after)).toEqual({

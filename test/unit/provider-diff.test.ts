@@ -41,7 +41,7 @@ describe("diff", () => {
       [],
       ["restarts, because the maximum of the memory changes from (none) to 2048 MiB"],
     ],
-    ["how a change goes", { goBack: true, retry: true }, {}, [], []],
+    ["how a change goes", { goBack: true, retry: true, rollout: { wave: 2 } }, {}, [], []],
     [
       "vCPUs and network",
       { vcpus: 2, network: "nat:default" },
@@ -148,7 +148,7 @@ describe("check", () => {
 });
 
 const urn = "urn:pulumi:test::fleet::nixvm:index:Guest::web-guest";
-const clock: Clock = { now: () => 0, sleep: () => Promise.resolve() };
+const clock: Clock = { now: () => 0, wall: () => 0, sleep: () => Promise.resolve() };
 
 function world(lines: string[]): World {
   const signal = new AbortController().signal;
@@ -216,7 +216,7 @@ it("describes exactly the inputs that are checked, and says which are secret", (
   expect(properties.sort()).toEqual(
     [
       ...Object.keys(inputs),
-      ...["consoleLog", "goBack", "retry", "seedPath", "memoryMaximumMiB", "vcpusMaximum"],
+      ...["consoleLog", "goBack", "retry", "rollout", "seedPath", "memoryMaximumMiB", "vcpusMaximum"],
     ].sort(),
   );
   const seed = resources["nixvm:index:SeedVolume"]!;
