@@ -5,6 +5,7 @@ import { baseVolumeFile, Fleet } from "./components/Fleet";
 import { type ImageSource, type ResolvedImage, resolveImages } from "./components/images";
 import { readKeyFiles } from "./components/keyFiles";
 import * as plan from "./components/plan";
+import { fleetFacts } from "./provider/facts";
 import { poolWarnings } from "./provider/pool";
 import { preflight } from "./provider/preflight";
 
@@ -107,6 +108,22 @@ function uploadBytes(fleet: plan.Plan, host: plan.HostPlan, images: Record<strin
   return [...files.values()].reduce((sum, bytes) => sum + bytes, 0);
 }
 
+/** What libvirt has of the fleet. */
+async function currentVms(
+  fleet: plan.Plan,
+  images: Record<string, ResolvedImage>,
+): Promise<Record<string, plan.CurrentVm>> {
+  const uris = new Map(fleet.hosts.map(({ name, uri }) => [name, uri]));
+  return fleetFacts(
+    fleet.vms.map(({ name, domainName, host, image }) => ({
+      name,
+      domain: domainName,
+      uri: uris.get(host) ?? "",
+      digest: images[image]?.digest ?? "",
+    })),
+  );
+}
+
 /** The program: the stack file in, a fleet out. Nothing is registered before all of the stack file is found good. */
 export = async (): Promise<Record<string, unknown>> => {
   const projectDir = pulumi.runtime.getRootDirectory?.() ?? process.cwd();
@@ -164,7 +181,16 @@ export = async (): Promise<Record<string, unknown>> => {
   if (missing.length > 0) {
     refuse(missing);
   }
-  for (const warning of [...result.plan.warnings, ...(await poolWarnings(hosts))]) {
+  // Who is there already decides who waits for whom.
+  const current = await currentVms(result.plan, images);
+  const final = plan.planFleet(config, { ...context, images, current });
+  if (!final.ok) {
+    refuse(final.problems);
+  }
+  for (const line of plan.formatWaves(final.plan)) {
+    await pulumi.log.info(line);
+  }
+  for (const warning of [...final.plan.warnings, ...(await poolWarnings(hosts))]) {
     await pulumi.log.warn(plan.formatProblem(warning));
   }
 
@@ -173,7 +199,7 @@ export = async (): Promise<Record<string, unknown>> => {
   const limit = Error.stackTraceLimit;
   Error.stackTraceLimit = 0;
   try {
-    const fleet = new Fleet("fleet", { plan: result.plan, images, history });
+    const fleet = new Fleet("fleet", { plan: final.plan, images, history });
     return { vms: fleet.vms, images: history };
   } finally {
     Error.stackTraceLimit = limit;

@@ -40,7 +40,7 @@ function stackFile(protect) {
   );
   return `config:
   nixvm:images: { os: { path: ${JSON.stringify(join(root, ".nixvm/images/reference-v1.qcow2"))} } }
-  nixvm:rollout: { batch: 4 }
+  nixvm:rollout: { maxUnavailable: 4 }
   nixvm:defaults:
     image: os
     memory: 64MiB

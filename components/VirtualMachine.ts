@@ -166,6 +166,7 @@ export class VirtualMachine extends pulumi.ComponentResource {
         ...(vm.retry.includes(digest) ? { retry: true } : {}),
         ...(vm.persist?.snapshots ? { snapshots: vm.persist.snapshots } : {}),
         ...(vm.restoreData ? { restoreData: true } : {}),
+        ...(seesToSomething(vm.rollout) ? { rollout: vm.rollout } : {}),
         ...(persist ? { persistPath: persist.volumeId, persistBytes: vm.persist?.sizeBytes } : {}),
         ...(consoleLog === undefined ? {} : { consoleLog }),
         ...(vm.health.length > 0 ? { checks: [...vm.health] } : {}),
@@ -212,6 +213,11 @@ export interface VmSummary {
   bootedAt: string;
   /** Command that opens a shell, or the address. */
   access: string;
+}
+
+/** Without that its place in the rollout is said by what it depends on, and another VM more is no other input. */
+function seesToSomething(rollout: plan.RolloutContext | null): rollout is plan.RolloutContext {
+  return rollout !== null && (rollout.pause || rollout.before.length > 0 || rollout.windows.length > 0);
 }
 
 function isTest(uri: string): boolean {

@@ -10,6 +10,8 @@ export class Cancelled extends Error {
 export interface Clock {
   /** Milliseconds since some fixed point. */
   now(): number;
+  /** Epoch milliseconds, for what guests and people call a time. Not for limits: it may jump. */
+  wall(): number;
   /** Resolves after `ms` milliseconds, or rejects with {@link Cancelled} as soon as `signal` aborts. */
   sleep(ms: number, signal: AbortSignal): Promise<void>;
 }
@@ -17,6 +19,7 @@ export interface Clock {
 /** The machine's own clock; monotonic, since a corrected wall clock must not end or stretch a time limit. */
 export const systemClock: Clock = {
   now: () => performance.now(),
+  wall: () => Date.now(),
   sleep: (ms, signal) => orCancelled(new Promise((resolve) => setTimeout(resolve, ms)), signal),
 };
 

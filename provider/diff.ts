@@ -19,7 +19,7 @@ const replacing = new Set(["domainId", "uuid", "domain", "network", "accelerator
 /** These need a restart in the same domain. The rest is applied to the running guest. */
 const restarting = new Set(["imageDigest", "overlayPath", "memoryMaximumMiB", "vcpusMaximum"]);
 /** These say how a change goes, and are none. */
-const manner = new Set(["goBack", "retry", "snapshots", "restoreData"]);
+const manner = new Set(["goBack", "retry", "snapshots", "restoreData", "rollout"]);
 
 /** The inputs for which a running guest has to restart. Without a maximum its shape is fixed while it runs. */
 function restartsFor(updates: string[], news: Props): string[] {

@@ -11,6 +11,8 @@ import { Libvirt, LibvirtError } from "./virsh";
 export interface Deps {
   libvirt: Libvirt;
   disks: Disks;
+  /** That of another host of the fleet. */
+  libvirtAt: (uri: string) => Libvirt;
   clock: Clock;
   /** Aborts every wait when the engine cancels. */
   signal: AbortSignal;

@@ -1,5 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { Check } from "./checkScript";
+import type { RolloutInput } from "./admit";
 
 /**
  * What a Guest is to become and how to reach it. `libvirt.Domain` makes the chassis before: disks that stay, network card,
@@ -89,6 +90,11 @@ export interface GuestArgs {
    * false: the data stays as it is. No change of the VM by itself.
    */
   restoreData?: pulumi.Input<boolean>;
+  /**
+   * What has to hold before a VM that runs is stopped for a change: not paused, a window open, and the VMs of the wave before healthy
+   * for the soak since their boot. What does not hold ends the step, with nothing changed. If unset, it is stopped at once.
+   */
+  rollout?: pulumi.Input<RolloutInput>;
 }
 
 /**

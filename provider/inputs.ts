@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { checkInput } from "./checkScript";
+import { rolloutInput } from "./admit";
 import { formatBytes } from "./parse";
 
 /** What the engine sends instead of a value that is not known before the deployment. */
@@ -46,6 +47,7 @@ export const guestInputs = z.strictObject({
   retry: z.boolean().optional(),
   snapshots: z.int().min(0).optional(),
   restoreData: z.boolean().optional(),
+  rollout: rolloutInput.optional(),
 });
 
 export type GuestInputs = z.infer<typeof guestInputs>;

@@ -1,3 +1,4 @@
+import { admit } from "./admit";
 import { address, Look, look } from "./agent";
 import { probeChecks, runChecks, wasHealthy } from "./checks";
 import { Backoff, Cancelled, orCancelled } from "./clock";
@@ -70,7 +71,7 @@ export async function applyGuest(
     const back = await goBack(want, lastGood, limitMs, deps);
     if (back.look) Object.assign(observed, outputs({ ...want, ...lastGood }, back.look, undefined));
     const blamed = back.look !== undefined && before.unwell === undefined;
-    const then = blamed ? afterFailure(memory, want.imageDigest, error.message, new Date()) : memory;
+    const then = blamed ? afterFailure(memory, want.imageDigest, error.message, new Date(deps.clock.wall())) : memory;
     throw failed(`${message}\n${want.vm}: ${back.said}`, then);
   }
 }
@@ -115,6 +116,7 @@ async function becomeMachine(want: GuestInputs, deps: Deps, before: Before): Pro
   if (running) {
     const now = await runningMachine(want.uuid, deps);
     if (needsRestart(now, then)) {
+      await admit(want.vm, want.rollout, deps);
       // A chassis without a boot disk has never been a guest.
       if (now.bootPath !== undefined) await lookBefore(want, deps, before);
       await stopGuest(want.uuid, want.stopTimeoutSeconds * 1000, deps);

@@ -159,6 +159,7 @@ export class GuestType implements ResourceType {
     return {
       libvirt: this.world.libvirt(uri),
       disks: this.world.disks(uri),
+      libvirtAt: (other) => this.world.libvirt(other),
       clock,
       signal,
       progress: (message) => display().log("status", urn, `${vm}: ${message}`),

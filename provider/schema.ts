@@ -38,8 +38,9 @@ function resource(schema: z.ZodObject, outputs: Outputs, secrets: readonly strin
   const inputs: Record<string, object> = {};
   for (const [name, property] of Object.entries(json.properties ?? {})) {
     const type = (typeof property === "object" ? property.type : undefined) ?? "string";
-    const items = type === "array" ? { items: { $ref: "pulumi.json#/Any" } } : {};
-    inputs[name] = { type, ...items, ...(secrets.includes(name) ? { secret: true } : {}) };
+    // What is inside of a nested value the provider checks itself.
+    const described = type === "object" || type === "array" ? { $ref: "pulumi.json#/Any" } : { type };
+    inputs[name] = { ...described, ...(secrets.includes(name) ? { secret: true } : {}) };
   }
   const typed = (type: string) => (type === "array" ? { type, items: { type: "string" } } : { type });
   const types = Object.fromEntries(Object.entries(outputs).map(([name, type]) => [name, typed(type)]));

@@ -15,4 +15,5 @@ export { planFleet } from "./plan";
 export { type SeedFiles, seedFiles, seedDigest, type SeedVm } from "./seed";
 export { SCHEMA_COMMENT, stackSchema, stackSchemaText } from "./schema";
 export { sshPortOf } from "./vm";
+export { formatWaves } from "./format-waves";
 export type * from "./types";

@@ -76,7 +76,7 @@ export function layeredVms(parsed: Parsed): LayeredVm[] {
   const vms = Object.entries(fleet ?? {}).map(
     ([name, entry]) => new LayeredVm(name, null, [layer(["fleet", name], entry ?? {}), ...shared], parsed),
   );
-  for (const [group, { count, ...entry }] of Object.entries(groups ?? {})) {
+  for (const [group, { count, rollout: _, ...entry }] of Object.entries(groups ?? {})) {
     const layers = [layer(["groups", group], entry), ...shared];
     for (let n = 1; n <= count; n++) vms.push(new LayeredVm(memberName(group, n), group, layers, parsed));
   }

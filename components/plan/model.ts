@@ -1,5 +1,6 @@
 import { z } from "zod";
 import * as leaf from "./leaf";
+import { groupRollout, POLICY_KEYS, policyShape } from "./model-rollout";
 import { firmware, vmSchema, vmShape } from "./model-vm";
 import * as text from "./text";
 
@@ -167,11 +168,7 @@ const networkEntry = leaf.keys(
 
 const rollout = leaf.keys(
   {
-    /** Part 6: with 1, two VMs are never down together. */
-    batch: leaf
-      .whole(1, 1000, "a number of VMs")
-      .optional()
-      .describe("How many VMs may be changed at the same time. Default 1: one after the other."),
+    ...policyShape,
     /** G-8, G-9. */
     gateTimeout: leaf
       .duration()
@@ -214,16 +211,22 @@ const rollout = leaf.keys(
       .optional()
       .describe("Images that failed and may be tried again, by the digest that the refusal names. Default none."),
   },
-  "batch, gateTimeout, stopTimeout, goBack, keepImages, restoreDataOnRollback and retry",
+  `${POLICY_KEYS}, gateTimeout, stopTimeout, goBack, keepImages, restoreDataOnRollback and retry`,
 );
 
 const group = leaf.keys(
   {
     /** Part 5. */
     count: leaf.whole(0, 1000, "a number of VMs").describe("Number of members: <group>-1, <group>-2 and so on."),
+    /** Field by field over that of the fleet. */
+    rollout: groupRollout
+      .optional()
+      .describe(
+        "How changes go through this group, where that differs from nixvm:rollout. It is then rolled out by itself.",
+      ),
     ...vmShape,
   },
-  "count and fields of a VM",
+  "count, rollout and fields of a VM",
 );
 
 /** The sections of the config, without the namespace `nixvm`. Nothing after the colon is the same as an empty section. */

@@ -5,7 +5,8 @@ import { Problems } from "./errors";
 import { type ImageSource, planHosts, planImages, planNetworks } from "./infrastructure";
 import { layeredVms } from "./layers";
 import { parseConfig } from "./parse";
-import { inRolloutOrder } from "./rollout";
+import { checkRollout } from "./check-rollout";
+import { withRollout } from "./rollout";
 import { Scope } from "./scope";
 import type { ImagePlan, PlanContext, PlanResult, VmPlan } from "./types";
 import { planVm } from "./vm";
@@ -38,6 +39,7 @@ export function planFleet(config: unknown, context: PlanContext): PlanResult {
   }
   checkUnique(planned, scope);
   checkRestore(scope);
+  checkRollout(scope);
   if (problems.all.length > 0) return { ok: false, problems: problems.all };
   const vms = planned.map(({ plan }) => plan);
   return {
@@ -48,7 +50,7 @@ export function planFleet(config: unknown, context: PlanContext): PlanResult {
       images: usedImages(vms, sources),
       keepImages: parsed.config.rollout?.keepImages ?? 0,
       networks: [...networks.values()],
-      vms: inRolloutOrder(vms, parsed.config.rollout?.batch ?? 1),
+      ...withRollout(vms, hosts, parsed.config, context),
       warnings: warnings.all,
     },
   };

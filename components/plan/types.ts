@@ -1,5 +1,6 @@
 import type { Problem } from "./errors";
 import type { Preset, RootMode, Store } from "./model-vm";
+import type { Window } from "./windows";
 
 /** What the program knows besides the stack file. All of it is plain data; facts that are not known are left out. */
 export interface PlanContext {
@@ -24,15 +25,20 @@ export interface PlanContext {
   readonly images?: Readonly<Record<string, ImageFacts>>;
   /** What is known about hosts, by their name in the stack file. */
   readonly hosts?: Readonly<Record<string, HostFacts>>;
-  /** What the stack's state says about VMs, by name: needed to refuse shrinking before anything is registered (T-62). */
+  /**
+   * What is known about VMs that are there, by name: needed to refuse shrinking before anything is registered (T-62), and to tell
+   * VMs that are new or change from the others. Left out: nobody has looked, so all are taken for VMs that are there.
+   */
   readonly current?: Readonly<Record<string, CurrentVm>>;
 }
 
 /** How guests run (G-7): with the processor's help, or emulated. */
 export type Accelerator = "kvm" | "tcg";
 
-/** Facts of an image: the content of the JSON file beside it. */
+/** Facts of an image: its digest, and the content of the JSON file beside it. */
 export interface ImageFacts {
+  /** SHA-256 of its content. */
+  readonly digest?: string;
   /** What the guest will report. */
   readonly id?: string;
   /** Version, for display. */
@@ -57,6 +63,12 @@ export interface CurrentVm {
   readonly persistBytes?: number;
   /** Generation of that volume; a raised one may be smaller. Default 0. */
   readonly generation?: number;
+  /** First 12 hex digits of the digest of the image that it boots from; left out when that is none of ours. */
+  readonly imageDigest?: string;
+  /** Whether it is on. Left out: taken for on. */
+  readonly running?: boolean;
+  /** Whether it is healthy; only `false` means something. Left out: nobody has asked it. */
+  readonly healthy?: boolean;
 }
 
 /** UEFI files (T-13). */
@@ -200,7 +212,7 @@ export type HealthCheck = {
     }
 );
 
-/** One VM, with every default filled in. Depends on its own entry, its group and `defaults` only, but for `after`. */
+/** One VM, with every default filled in. Depends on its own entry, its group and `defaults` only, but for `after` and `rollout`. */
 export interface VmPlan {
   readonly name: string;
   /** Group it is a member of, or `null`. */
@@ -269,8 +281,57 @@ export interface VmPlan {
   readonly retry: readonly string[];
   /** libvirt's name of the domain. */
   readonly domainName: string;
-  /** VMs that have to be done before this one is touched (D4): at most one, `batch` places before it. */
+  /** VMs that have to be done before this one is touched (D4): one of its own wave, or the last ones of the wave before. */
   readonly after: readonly string[];
+  /** What it has to see to before it restarts for a change; `null` when it is new, or off. */
+  readonly rollout: RolloutContext | null;
+}
+
+/** A number of VMs, or a part of those that are there, such as "25%". */
+export type Amount = number | string;
+
+/** How VMs that are there are changed, with every default filled in. */
+export interface RolloutPolicy {
+  /** Whether a group has one of its own. */
+  readonly own: boolean;
+  readonly canary: Amount;
+  /** Sizes; the last one repeats. Never empty. */
+  readonly batches: readonly Amount[];
+  readonly maxUnavailable: Amount;
+  /** Names of VMs and groups. */
+  readonly order: readonly string[];
+  /** 0: no longer than until they are healthy. */
+  readonly soakSeconds: number;
+  /** None: at any time. */
+  readonly windows: readonly Window[];
+  readonly pause: boolean;
+}
+
+/** Why VMs are changed together. `unhealthy`: they were that before anything was changed. */
+export type WaveKind = "new" | "canary" | "batch" | "unhealthy";
+
+/** VMs that are done before the next wave begins, at most `lanes` of them at a time. */
+export interface Wave {
+  readonly kind: WaveKind;
+  /** Group whose policy it follows; `null`: the fleet's. */
+  readonly group: string | null;
+  /** Whether the image of its VMs changes, as far as that is known. */
+  readonly changes: boolean;
+  readonly vms: readonly string[];
+  readonly lanes: number;
+}
+
+/** What a VM has to see to before it restarts for a change. */
+export interface RolloutContext {
+  /** Number of its wave, from 1, among those that are like it: of VMs whose image changes, or of the others. */
+  readonly wave: number;
+  readonly waves: number;
+  readonly kind: WaveKind;
+  /** VMs that must have been healthy for `soakSeconds`: those of the wave before. None when there is nothing to wait for. */
+  readonly before: readonly { readonly vm: string; readonly domain: string; readonly uri: string }[];
+  readonly soakSeconds: number;
+  readonly windows: readonly Window[];
+  readonly pause: boolean;
 }
 
 /** Everything that can be known before a resource is made. Plain data. */
@@ -285,8 +346,10 @@ export interface Plan {
   readonly keepImages: number;
   /** Sorted by name. */
   readonly networks: readonly NetworkPlan[];
-  /** In rollout order: sorted by name, so that the order does not depend on that of the stack file. */
+  /** In rollout order, which does not depend on the order of the stack file. */
   readonly vms: readonly VmPlan[];
+  /** How the rollout goes, first wave first. */
+  readonly waves: readonly Wave[];
   /** Allowed, but likely not what was meant (8.4). */
   readonly warnings: readonly Problem[];
 }

@@ -28,7 +28,7 @@ export interface Surroundings {
 
 /**
  * Fills in every default of one VM. Reports nothing: fields that are missing or wrong get a stand-in, and the checks say
- * what is wrong with them, so that checks of the other fields still work. `after` is left to the rollout order.
+ * what is wrong with them, so that checks of the other fields still work. `after` and `rollout` are left to the rollout order.
  */
 export function planVm(vm: LayeredVm, host: string, around: Surroundings): VmPlan {
   const { fields, name } = vm;
@@ -97,6 +97,7 @@ export function planVm(vm: LayeredVm, host: string, around: Surroundings): VmPla
     stopTimeoutSeconds: parseDuration(fields.stopTimeout ?? rollout.stopTimeout) ?? STOP_SECONDS * factor,
     domainName: domainName(prefix, name),
     after: [],
+    rollout: null,
   };
 }
 

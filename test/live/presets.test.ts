@@ -75,7 +75,7 @@ beforeAll(async () => {
   placed = newKey(stack.dir, "placed");
   config = {
     images: { os: { path: path.join(IMAGES, "reference-v1.qcow2") } },
-    rollout: { gateTimeout: "10m", stopTimeout: "2m", batch: 2 },
+    rollout: { gateTimeout: "10m", stopTimeout: "2m", maxUnavailable: 2 },
     defaults: { image: "os", memory: "640MiB", vcpus: 1, adminKeys: [key.publicKey], userKeys: [key.publicKey] },
     fleet: {
       sealed: { preset: "sealed", scratch: { size: "256MiB", nixOverlay: true } },

@@ -56,7 +56,7 @@ beforeAll(async () => {
   key = newKey(stack.dir, "key");
   config = {
     images: { os: { path: path.join(IMAGES, "reference-standins.qcow2") } },
-    rollout: { gateTimeout: "10m", stopTimeout: "2m", batch: 2 },
+    rollout: { gateTimeout: "10m", stopTimeout: "2m", maxUnavailable: 2 },
     defaults: { image: "os", memory: "512MiB", vcpus: 1, adminKeys: [key.publicKey], userKeys: [key.publicKey] },
     fleet: {
       pull: { preset: "zvm", persist: { size: "128MiB" }, update: { mode: "pull", flake, every: "1h" } },

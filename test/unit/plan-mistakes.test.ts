@@ -151,7 +151,6 @@ const fields: Row[] = [
   ],
   ["half a firmware", one({ firmware: { loader: "/c.fd" } }), "fleet.web.firmware.nvramTemplate", ["is missing"]],
   ["a negative generation", one({ generation: -1 }), "fleet.web.generation", ["is not a generation"]],
-  ["a batch of zero", { ...base, rollout: { batch: 0 } }, "rollout.batch", ["0 is not a number of VMs"]],
   [
     "a mistake in defaults",
     { ...base, defaults: { image: "os", vcpus: "two" }, fleet: { a: {}, b: {} } },

@@ -40,6 +40,8 @@ const volume = (fromDigest = A) => ({ uuid: UUID, persistPath: file, fromDigest 
 const take = (keep = 3, digest = A): Promise<string> => takeSnapshot({ ...volume(digest), keep }, scene.deps);
 const restore = (name: string, digest = B): Promise<string> => restoreSnapshot({ ...volume(digest), name }, scene.deps);
 
+jest.setTimeout(60_000);
+
 describe("a snapshot of the data", () => {
   it("is inside the volume, named after the image and the time, and holds the data of that moment", async () => {
     write(1);

@@ -50,7 +50,13 @@ describe("diff", () => {
       [],
       ["health checks change: no restart", "is stopped cleanly"],
     ],
-    ["how a change goes", { goBack: true, retry: true, snapshots: 2, restoreData: true }, {}, [], []],
+    [
+      "how a change goes",
+      { goBack: true, retry: true, snapshots: 2, restoreData: true, rollout: { wave: 2 } },
+      {},
+      [],
+      [],
+    ],
     [
       "vCPUs and network",
       { vcpus: 2, network: "nat:default" },
@@ -157,7 +163,7 @@ describe("check", () => {
 });
 
 const urn = "urn:pulumi:test::fleet::nixvm:index:Guest::web-guest";
-const clock: Clock = { now: () => 0, sleep: () => Promise.resolve() };
+const clock: Clock = { now: () => 0, wall: () => 0, sleep: () => Promise.resolve() };
 
 function world(lines: string[]): World {
   const signal = new AbortController().signal;
@@ -225,7 +231,7 @@ it("describes exactly the inputs that are checked, and says which are secret", (
   expect(properties.sort()).toEqual(
     [
       ...Object.keys(inputs),
-      ...["checks", "consoleLog", "goBack", "retry", "seedPath", "memoryMaximumMiB", "vcpusMaximum"],
+      ...["checks", "consoleLog", "goBack", "retry", "rollout", "seedPath", "memoryMaximumMiB", "vcpusMaximum"],
       ...["snapshots", "restoreData"],
     ].sort(),
   );

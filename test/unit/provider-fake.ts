@@ -6,6 +6,9 @@ import { GuestInputs } from "../../provider/inputs";
 import { DomainRef, DomainState } from "../../provider/parse";
 import { AgentCommand, Libvirt, LibvirtError } from "../../provider/virsh";
 
+/** The time on the wall when a clock starts. */
+export const START = Date.parse("2026-01-01T00:00:00Z");
+
 /** A clock on which minutes pass at once: sleeping moves it, and what was planned for that time happens. */
 export class FakeClock implements Clock {
   time = 0;
@@ -13,6 +16,10 @@ export class FakeClock implements Clock {
 
   now(): number {
     return this.time;
+  }
+
+  wall(): number {
+    return START + this.time;
   }
 
   async sleep(ms: number, signal: AbortSignal): Promise<void> {
@@ -264,6 +271,7 @@ export class Scene {
   deps: Deps = {
     libvirt: this.libvirt,
     disks: noDisks,
+    libvirtAt: () => this.libvirt,
     clock: this.clock,
     signal: this.abort.signal,
     progress: (line) => this.progress.push(line),
