@@ -9,7 +9,12 @@ const group = (count: number, rollout: object) => ({ ...base, groups: { w: { cou
 
 const rows: Row[] = [
   ["nobody at a time", fleet2({ maxUnavailable: 0 }), "rollout.maxUnavailable", ["0 is not", "from 1 to 1000"]],
-  ["no percent", fleet2({ maxUnavailable: "0%" }), "rollout.maxUnavailable", ['"0%" is not', 'such as "25%", up to "100%"']],
+  [
+    "no percent",
+    fleet2({ maxUnavailable: "0%" }),
+    "rollout.maxUnavailable",
+    ['"0%" is not', 'such as "25%", up to "100%"'],
+  ],
   ["more than all", fleet2({ canary: "101%" }), "rollout.canary", ['"101%" is not', 'such as "25%", up to "100%"']],
   ["half a percent", fleet2({ canary: "0.5%" }), "rollout.canary", ['"0.5%" is not']],
   ["a negative canary", fleet2({ canary: -1 }), "rollout.canary", ["-1 is not", "from 0 to 1000"]],
