@@ -50,9 +50,6 @@ export class Fleet extends pulumi.ComponentResource {
       bases.set(label, made);
       return made;
     };
-    // Those of former runs are in the state, so their source is not looked at.
-    for (const known of args.history) for (const host of known.hosts) if (hosts.has(host)) base(host, known, "");
-
     const networks = new Map(
       args.plan.networks.flatMap((network) => {
         if (!network.create || !network.subnet) {
@@ -103,6 +100,9 @@ export class Fleet extends pulumi.ComponentResource {
         ),
       );
     }
+
+    // After those that VMs use: these are on their hosts and in the state already, so there is no source to take them from.
+    for (const known of args.history) for (const host of known.hosts) if (hosts.has(host)) base(host, known, "");
 
     this.vms = pulumi.output(Object.fromEntries([...made].map(([vm, resource]) => [vm, resource.summary])));
     this.registerOutputs({ vms: this.vms });

@@ -266,6 +266,8 @@ describe("what changes with what", () => {
     const base = (digit: string) => `base-local-${digit.repeat(12)}-volume`;
     const seen = await register(config(["web"]), { os: image("a") }, [{ ...image("a"), hosts: ["local"] }, kept]);
     expect([...seen.keys()].filter((name) => /^base-.*-volume$/.test(name)).sort()).toEqual([base("a"), base("b")]);
+    const sources = ["a", "b"].map((digit) => get(seen, base(digit)).inputs["source"]);
+    expect(sources).toEqual([image("a").file, ""]);
     const back = await register(config(["web"]), { os: { ...image("b"), file: "" } }, [kept]);
     expect(get(back, base("b")).ignorechangesList).toContain("source");
     expect({ ...get(back, base("b")).inputs, source: "" }).toEqual({ ...get(seen, base("b")).inputs, source: "" });
