@@ -113,6 +113,23 @@ describe("a snapshot of the data", () => {
     expect([byte(taken[2]), byte(taken[3])]).toEqual([3, 4]);
   });
 
+  it("has a later name than all others, whatever the clock says", async () => {
+    const clock = jest.spyOn(Date, "now");
+    const taken: string[] = [];
+    try {
+      for (const [n, now] of [5000, 5000, 5999, 1000].entries()) {
+        clock.mockReturnValue(now);
+        write(n);
+        taken.push(await take(2));
+      }
+    } finally {
+      clock.mockRestore();
+    }
+    const stamps = [5, 6, 7, 8].map((second) => `19700101T00000${second}Z`);
+    expect(taken).toEqual(stamps.map((stamp) => `nixvm-${A}-${stamp}`));
+    expect(snapshotsIn(file)).toEqual(taken.slice(2));
+  });
+
   it("of another image is another one, though the data is the same", async () => {
     const names = [await take(), await take(3, B), await take(3, A)];
     expect(snapshotsIn(file)).toEqual([names[0], names[1]]);
