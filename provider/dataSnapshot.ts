@@ -103,14 +103,16 @@ async function held(volume: DataVolume, deps: Deps, use: (holder: Holder) => Pro
   return orCancelled(disks.hold(definition, volume.persistPath, use), signal);
 }
 
+/** Of the form 20260102T030405Z; one that is no time is none of ours to come after. */
+const timeOf = (stamp: string): number =>
+  Date.parse(stamp.replace(/^(....)(..)(..T..)(..)(..Z)$/, "$1-$2-$3:$4:$5")) || 0;
+const stampOf = (at: number): string => new Date(at).toISOString().replace(/[-:]|\.\d+/g, "");
+
 async function take(now: Look, { persistPath, fromDigest }: DataVolume, holder: Holder, deps: Deps): Promise<string> {
-  const digest = fromDigest.slice(0, 12);
-  let name: string;
-  let at = Date.now();
-  do {
-    name = `nixvm-${digest}-${new Date(at).toISOString().replace(/[-:]|\.\d+/g, "")}`;
-    at += 1000;
-  } while (now.snapshots.some((saved) => saved.name === name));
+  // Later than all others, also on a clock that was put back: no name is used twice, and names are in the order of the snapshots.
+  const taken = ours(now.snapshots).map((one) => timeOf(OURS.exec(one)?.groups?.["taken"] ?? ""));
+  const at = Math.max(Date.now(), ...taken.map((time) => time + 1000));
+  const name = `nixvm-${fromDigest.slice(0, 12)}-${stampOf(at)}`;
   await holder.take(name);
   if (!(await dataSnapshots(persistPath, deps)).includes(name)) {
     throw new DataError(`libvirt says that it took the snapshot ${name} of ${persistPath}, but it is not there`);

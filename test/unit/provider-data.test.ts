@@ -11,6 +11,9 @@ import { LibvirtError } from "../../provider/virsh";
 import { contentOf, DiskHost, snapshotsIn } from "./provider-disks";
 import { Scene, UUID, want } from "./provider-fake";
 
+// Real programs on real files: on a busy machine a test takes some seconds.
+jest.setTimeout(30_000);
+
 const MIB = 2 ** 20;
 const [OLD, NEW] = ["aaaaaaaaaaaa", "bbbbbbbbbbbb"];
 const overlay = (digest: string): string => `/pool/fleet-web-${digest}-01020304.qcow2`;
