@@ -1,6 +1,7 @@
 import * as libvirt from "@pulumi/libvirt";
 import * as pulumi from "@pulumi/pulumi";
 import { Guest } from "../provider/guest";
+import { isTestDriver } from "../provider/testDriver";
 import { domainXslt, type DomainSpec } from "./domainXslt";
 import type { ResolvedImage } from "./images";
 import { OverlayDisk } from "./OverlayDisk";
@@ -23,6 +24,8 @@ export interface VirtualMachineArgs {
   baseVolumeId: pulumi.Input<string>;
   /** Name of the pool, known when the pool is there. */
   pool: pulumi.Input<string>;
+  /** Run before a domain of its host is made. */
+  beforeDomain: pulumi.ResourceHook;
   /** libvirt's name of its network, known when the network is there; unused with a bridge or user networking. */
   networkName?: pulumi.Input<string>;
   /** The fleet's secret key, of which every identity is derived. */
@@ -94,14 +97,14 @@ export class VirtualMachine extends pulumi.ComponentResource {
     const seedPath = `${host.pool.path}/${seedVolume}`;
     const seed = new Seed(`${name}-seed`, { uri: host.uri, pool, volumeName: seedVolume, files }, { parent: this });
 
-    const consoleLog = isTest(host.uri) ? undefined : plan.consoleLogPath(host.consoleDir, vm.domainName);
+    const consoleLog = isTestDriver(host.uri) ? undefined : plan.consoleLogPath(host.consoleDir, vm.domainName);
     const disks = [
       ...(persist ? [{ path: persist.volumeId, serial: "persist" }] : []),
       ...(scratch ? [{ path: scratch.volumeId, serial: "scratch" }] : []),
     ];
     const xslt = pulumi.all([uuid, mac, pulumi.all(disks.map((d) => d.path))]).apply(([knownUuid, knownMac, paths]) =>
       domainXslt({
-        type: isTest(host.uri) ? "test" : host.accelerator === "kvm" ? "kvm" : "qemu",
+        type: isTestDriver(host.uri) ? "test" : host.accelerator === "kvm" ? "kvm" : "qemu",
         uuid: knownUuid,
         disks: disks.map((d, i) => ({ path: paths[i] ?? "", serial: d.serial })),
         seedPath,
@@ -117,7 +120,7 @@ export class VirtualMachine extends pulumi.ComponentResource {
       {
         name: vm.domainName,
         description: `nixvm ${args.prefix}`,
-        type: isTest(host.uri) ? "test" : host.accelerator === "kvm" ? "kvm" : "qemu",
+        type: isTestDriver(host.uri) ? "test" : host.accelerator === "kvm" ? "kvm" : "qemu",
         // For a start: from then on the Guest decides these.
         memory: vm.memoryMiB,
         vcpu: vm.vcpus,
@@ -127,6 +130,7 @@ export class VirtualMachine extends pulumi.ComponentResource {
       },
       {
         parent: this,
+        hooks: { beforeCreate: [args.beforeDomain] },
         dependsOn: [seed.disk, ...args.after.map((other) => other.guest)],
         // The provider plans a change of these in place, and then changes nothing in libvirt. Disks are in the stylesheet.
         replaceOnChanges: ["xml", "networkInterfaces"],
@@ -218,10 +222,6 @@ export interface VmSummary {
 /** Without that its place in the rollout is said by what it depends on, and another VM more is no other input. */
 function seesToSomething(rollout: plan.RolloutContext | null): rollout is plan.RolloutContext {
   return rollout !== null && (rollout.pause || rollout.before.length > 0 || rollout.windows.length > 0);
-}
-
-function isTest(uri: string): boolean {
-  return uri.startsWith("test");
 }
 
 function nicOf(network: plan.Attachment, mac: string): DomainSpec["nic"] {
