@@ -11,7 +11,7 @@ const common = {
 
 module.exports = {
   testSequencer: "<rootDir>/test/helpers/sequencer.cjs",
-  projects: ["unit", "mocks", "engine", "live"].map((rung) => ({
+  projects: ["unit", "mocks", "rollout", "engine", "live"].map((rung) => ({
     ...common,
     displayName: rung,
     testEnvironment: ["engine", "live"].includes(rung) ? "<rootDir>/test/helpers/engineEnvironment.cjs" : "node",

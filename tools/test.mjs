@@ -134,7 +134,7 @@ async function main(args) {
       if (outcome === "failed") failed++;
     }
   }
-  const runs = lint ? [] : [runJest(["unit", "mocks"], all ? ["--maxWorkers=100%"] : [], extra)];
+  const runs = lint ? [] : [runJest(["unit", "mocks", "rollout"], all ? ["--maxWorkers=100%"] : [], extra)];
   // A guest that starts leaves one of two processors idle: two files at a time, on however large a machine.
   if (!unit && !lint)
     runs.push(runJest(["engine", "live"], ["--verbose", all ? "--maxWorkers=2" : "--runInBand"], extra));
