@@ -53,9 +53,10 @@ export async function fleetFacts(
 
 async function lookAt(vm: WantedVm & { uuid: string }, libvirt: Libvirt, clock: Clock): Promise<FoundVm> {
   const xml = await libvirt.xml(vm.uuid);
-  // Only what runs has an id.
-  const running = /^\s*<domain\b[^>]*\sid=/.test(xml);
-  const imageDigest = digestOf(machineOf(xml)?.bootPath ?? "", vm.domain);
+  const machine = machineOf(xml);
+  // Only what runs has an id. A chassis without a boot disk has never been a guest.
+  const running = /^\s*<domain\b[^>]*\sid=/.test(xml) && machine?.bootPath !== undefined;
+  const imageDigest = digestOf(machine?.bootPath ?? "", vm.domain);
   const found: FoundVm = { running, ...(imageDigest === undefined ? {} : { imageDigest }) };
   if (!running || vm.digest.startsWith(imageDigest ?? "none")) return found;
   return { ...found, healthy: await isHealthy(vm.uuid, libvirt, clock) };

@@ -121,9 +121,11 @@ async function becomeMachine(want: GuestInputs, deps: Deps, before: Before): Pro
   if (running) {
     const now = await runningMachine(want.uuid, deps);
     if (needsRestart(now, then)) {
-      await admit(want.vm, want.rollout, deps);
       // A chassis without a boot disk has never been a guest.
-      if (now.bootPath !== undefined && !isTestDriver(want.uri)) await lookBefore(want, deps, before);
+      if (now.bootPath !== undefined) {
+        await admit(want.vm, want.rollout, deps);
+        if (!isTestDriver(want.uri)) await lookBefore(want, deps, before);
+      }
       await stopGuest(want.uuid, want.stopTimeoutSeconds * 1000, deps);
       running = false;
     } else if (state === "running") {

@@ -187,6 +187,12 @@ describe("a Guest that changes", () => {
     expect(steps()).toEqual(["define", "start", "shutdown agent"]);
   });
 
+  test("is not asked when it is a chassis without a boot disk, which has never been a guest", async () => {
+    scene.libvirt.live = scene.libvirt.live.replace("<serial>boot</serial>", "<serial>data</serial>");
+    expect(await applyGuest(paused, 60, scene.deps)).toMatchObject({ healthy: true });
+    expect(steps()).toEqual(["shutdown agent", "define", "start"]);
+  });
+
   test("waits for the soak, then is stopped", async () => {
     await applyGuest({ ...paused, rollout }, 60, scene.deps);
     expect(scene.clock.now()).toBeGreaterThanOrEqual(600_000);

@@ -46,6 +46,11 @@ describe("what is known of VMs before anything is planned", () => {
     expect(await facts()).toEqual({ web: { running: false } });
   });
 
+  test("a chassis without a boot disk has never been a guest, though it may run", async () => {
+    libvirt.live = on(overlay(OLD)).replace("<serial>boot</serial>", "<serial>data</serial>");
+    expect(await facts()).toEqual({ web: { running: false } });
+  });
+
   test.each(["/pool/by-hand.qcow2", "/pool/fleet-web-2-aaaaaaaaaaaa-01.qcow2", "/pool/fleet-web-aaaaaaaaaaaa.qcow2"])(
     "%s is no overlay of it",
     async (path) => {
