@@ -24,14 +24,16 @@ export class BaseImage extends pulumi.ComponentResource {
   public readonly volumeId: pulumi.Output<string>;
 
   constructor(name: string, args: BaseImageArgs, opts?: pulumi.ComponentResourceOptions) {
-    super("nixvm:index:BaseImage", name, args, opts);
+    // Where the file is says nothing of the image, and is not known any more of one that is only kept.
+    const { source, ...image } = args;
+    super("nixvm:index:BaseImage", name, image, opts);
     const volume = new libvirt.Volume(
       `${name}-volume`,
       {
         name: args.volumeName,
         pool: args.pool,
         format: args.format,
-        ...(args.source === undefined ? {} : { source: args.source }),
+        ...(source === undefined ? {} : { source }),
       },
       {
         parent: this,
