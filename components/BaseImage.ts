@@ -7,8 +7,8 @@ export interface BaseImageArgs {
   pool: pulumi.Input<string>;
   /** Volume name; holds the digest, so that another image can never hide behind a known name (T-5, V-66). */
   volumeName: string;
-  /** Disk image on the machine that runs Pulumi. Read only when the volume is made. */
-  source: string;
+  /** Disk image on the machine that runs Pulumi. Read only when the volume is made. If unset, the volume stays empty. */
+  source?: string;
   /** Disk format of `source`. */
   format: "qcow2" | "raw";
 }
@@ -27,7 +27,12 @@ export class BaseImage extends pulumi.ComponentResource {
     super("nixvm:index:BaseImage", name, args, opts);
     const volume = new libvirt.Volume(
       `${name}-volume`,
-      { name: args.volumeName, pool: args.pool, source: args.source, format: args.format },
+      {
+        name: args.volumeName,
+        pool: args.pool,
+        format: args.format,
+        ...(args.source === undefined ? {} : { source: args.source }),
+      },
       {
         parent: this,
         // The source is where this machine happens to keep the file; the content is fixed by the digest in the name.

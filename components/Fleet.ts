@@ -1,6 +1,7 @@
 import * as libvirt from "@pulumi/libvirt";
 import * as pulumi from "@pulumi/pulumi";
 import * as random from "@pulumi/random";
+import { isTestDriver } from "../provider/testDriver";
 import { BaseImage } from "./BaseImage";
 import type { ResolvedImage } from "./images";
 import { Network } from "./Network";
@@ -18,6 +19,7 @@ export interface FleetArgs {
 }
 
 interface HostResources {
+  plan: plan.HostPlan;
   provider: libvirt.Provider;
   pool: pulumi.Output<string>;
 }
@@ -42,11 +44,13 @@ export class Fleet extends pulumi.ComponentResource {
     const bases = new Map<string, BaseImage>();
     const base = (host: string, image: Pick<ResolvedImage, "digest" | "format">, source: string): BaseImage => {
       const label = `base-${host}-${plan.digest12(image.digest)}`;
-      const { provider, pool } = hostOf(host);
+      const { plan: at, provider, pool } = hostOf(host);
       const volumeName = baseVolumeFile(prefix, image);
+      // The test driver takes no uploads.
+      const content = isTestDriver(at.uri) ? {} : { source };
       const made =
         bases.get(label) ??
-        new BaseImage(label, { pool, volumeName, source, format: image.format }, { parent: this, provider });
+        new BaseImage(label, { pool, volumeName, format: image.format, ...content }, { parent: this, provider });
       bases.set(label, made);
       return made;
     };
@@ -73,11 +77,7 @@ export class Fleet extends pulumi.ComponentResource {
 
     const made = new Map<string, VirtualMachine>();
     for (const vm of vms) {
-      const host = must(
-        args.plan.hosts.find((h) => h.name === vm.host),
-        `host ${vm.host}`,
-      );
-      const { provider, pool } = hostOf(vm.host);
+      const { plan: host, provider, pool } = hostOf(vm.host);
       const entry = vm.network.mode === "nat" ? vm.network.entry : null;
       const networkName = entry === null ? undefined : networks.get(entry);
       const image = must(args.images[vm.image], `image ${vm.image}`);
@@ -116,7 +116,7 @@ export class Fleet extends pulumi.ComponentResource {
       { parent: this, ignoreChanges: ["version"] },
     );
     if (!host.pool.create) {
-      return { provider, pool: pulumi.output(host.pool.name) };
+      return { plan: host, provider, pool: pulumi.output(host.pool.name) };
     }
     const pool = new libvirt.Pool(
       `pool-${host.name}`,
@@ -128,7 +128,7 @@ export class Fleet extends pulumi.ComponentResource {
         retainOnDelete: vms.some((vm) => vm.host === host.name && vm.persist?.retain === true),
       },
     );
-    return { provider, pool: pool.name };
+    return { plan: host, provider, pool: pool.name };
   }
 }
 

@@ -1,6 +1,7 @@
 import * as libvirt from "@pulumi/libvirt";
 import * as pulumi from "@pulumi/pulumi";
 import { Guest } from "../provider/guest";
+import { isTestDriver } from "../provider/testDriver";
 import { domainXslt, type DomainSpec } from "./domainXslt";
 import type { ResolvedImage } from "./images";
 import { OverlayDisk } from "./OverlayDisk";
@@ -94,14 +95,14 @@ export class VirtualMachine extends pulumi.ComponentResource {
     const seedPath = `${host.pool.path}/${seedVolume}`;
     const seed = new Seed(`${name}-seed`, { uri: host.uri, pool, volumeName: seedVolume, files }, { parent: this });
 
-    const consoleLog = isTest(host.uri) ? undefined : plan.consoleLogPath(host.consoleDir, vm.domainName);
+    const consoleLog = isTestDriver(host.uri) ? undefined : plan.consoleLogPath(host.consoleDir, vm.domainName);
     const disks = [
       ...(persist ? [{ path: persist.volumeId, serial: "persist" }] : []),
       ...(scratch ? [{ path: scratch.volumeId, serial: "scratch" }] : []),
     ];
     const xslt = pulumi.all([uuid, mac, pulumi.all(disks.map((d) => d.path))]).apply(([knownUuid, knownMac, paths]) =>
       domainXslt({
-        type: isTest(host.uri) ? "test" : host.accelerator === "kvm" ? "kvm" : "qemu",
+        type: isTestDriver(host.uri) ? "test" : host.accelerator === "kvm" ? "kvm" : "qemu",
         uuid: knownUuid,
         disks: disks.map((d, i) => ({ path: paths[i] ?? "", serial: d.serial })),
         seedPath,
@@ -117,7 +118,7 @@ export class VirtualMachine extends pulumi.ComponentResource {
       {
         name: vm.domainName,
         description: `nixvm ${args.prefix}`,
-        type: isTest(host.uri) ? "test" : host.accelerator === "kvm" ? "kvm" : "qemu",
+        type: isTestDriver(host.uri) ? "test" : host.accelerator === "kvm" ? "kvm" : "qemu",
         // For a start: from then on the Guest decides these.
         memory: vm.memoryMiB,
         vcpu: vm.vcpus,
@@ -218,10 +219,6 @@ export interface VmSummary {
 /** Without that its place in the rollout is said by what it depends on, and another VM more is no other input. */
 function seesToSomething(rollout: plan.RolloutContext | null): rollout is plan.RolloutContext {
   return rollout !== null && (rollout.pause || rollout.before.length > 0 || rollout.windows.length > 0);
-}
-
-function isTest(uri: string): boolean {
-  return uri.startsWith("test");
 }
 
 function nicOf(network: plan.Attachment, mac: string): DomainSpec["nic"] {

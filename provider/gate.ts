@@ -5,6 +5,7 @@ import { Disks } from "./disks";
 import { GuestInputs } from "./inputs";
 import { parseError } from "./parse";
 import { StatusRecord } from "./status";
+import { isTestDriver } from "./testDriver";
 import { Libvirt, LibvirtError } from "./virsh";
 
 /** What the lifecycle steps need from the outside. */
@@ -94,6 +95,7 @@ export class Gate {
     const { libvirt, clock, signal } = this.deps;
     const { state, reason } = await orCancelled(libvirt.state(this.want.uuid), signal);
     if (!(await this.domainRuns(state, reason))) return undefined;
+    if (isTestDriver(this.want.uri)) return { system: "running" };
     let seen: Look;
     try {
       seen = await look(libvirt, this.want.uuid, clock, signal);

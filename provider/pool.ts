@@ -2,6 +2,7 @@ import { dirname } from "node:path";
 import { formatBytes } from "./parse";
 import type { PreflightHost, Problem } from "./preflight";
 import { Probes, realProbes } from "./probes";
+import { isTestDriver } from "./testDriver";
 
 /** Lets a scratch disk be in a pool in memory, when it is exactly "1" (E-38, E-39). */
 const ALLOW = "CCVM_SCRATCH_ALLOW_TMPFS";
@@ -35,7 +36,7 @@ export async function poolWarnings(
   probes: Pick<Probes, "kind" | "space" | "env"> = realProbes,
 ): Promise<Problem[]> {
   const found = hosts
-    .filter((host) => host.scratch && !host.uri.startsWith("test:"))
+    .filter((host) => host.scratch && !isTestDriver(host.uri))
     .map(async (host) => {
       // libvirt tells the size of a pool's file system, not its kind.
       const inMemory = isLocal(host.uri)

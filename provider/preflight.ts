@@ -1,6 +1,7 @@
 import { parseError, parseForwardedPorts } from "./parse";
 import { checkPool, isLocal } from "./pool";
 import { Probes, realProbes } from "./probes";
+import { isTestDriver } from "./testDriver";
 import { Virsh, virshError } from "./virsh";
 
 /** One thing that stands in the way; same shape as the planner's problems, so that all are reported alike. */
@@ -44,7 +45,7 @@ const limitMs = 60_000;
 
 /**
  * Finds out before anything is made whether the hosts can run the fleet. All problems at once; none for hosts with a
- * `test:` URI, which run nothing. All checks of all hosts run at the same time: one virsh call each where all is well.
+ * test driver, which runs nothing. All checks of all hosts run at the same time: one virsh call each where all is well.
  */
 export async function preflight(
   hosts: readonly PreflightHost[],
@@ -52,7 +53,7 @@ export async function preflight(
   probes: Partial<Probes> = {},
 ): Promise<Problem[]> {
   const on: Probes = { ...realProbes, ...probes };
-  const real = hosts.filter((host) => !host.uri.startsWith("test:"));
+  const real = hosts.filter((host) => !isTestDriver(host.uri));
   if (real.length === 0) return [];
   const found = await Promise.all([
     tools(real, on),

@@ -8,6 +8,7 @@ import { Found, InitFailed } from "./lifecycle";
 import { headBytes, isSeed, Medium, withMedium } from "./medium";
 import { ResourceType, Target } from "./resources";
 import { Run } from "./run";
+import { isTestDriver } from "./testDriver";
 import { isTaken, Volumes } from "./volumes";
 
 /** What seeds need from the outside; replaced in tests. */
@@ -60,7 +61,7 @@ export class SeedVolumeType implements ResourceType {
       throw new Error("nixvm:index:SeedVolume cannot be imported: declare it and run pulumi up, which writes it anew");
     }
     const { uri, pool, name } = decode(oldInputs);
-    if (keepsNothing(uri)) return { inputs: oldInputs, outputs: olds };
+    if (isTestDriver(uri)) return { inputs: oldInputs, outputs: olds };
     const bytes = await this.world.volumes(uri).bytes(pool, name);
     if (bytes === undefined) return undefined;
     return { inputs: oldInputs, outputs: bytes === olds["bytes"] ? olds : { ...olds, digest: "" } };
@@ -68,7 +69,7 @@ export class SeedVolumeType implements ResourceType {
 
   async delete(_target: Target, oldInputs: Props): Promise<void> {
     const { uri, pool, name } = decode(oldInputs);
-    if (!keepsNothing(uri)) await this.world.volumes(uri).remove(pool, name);
+    if (!isTestDriver(uri)) await this.world.volumes(uri).remove(pool, name);
   }
 
   /**
@@ -78,7 +79,7 @@ export class SeedVolumeType implements ResourceType {
   private async write(want: SeedInputs): Promise<Props> {
     const { uri, pool, name } = want;
     const digest = seedDigest(want);
-    if (keepsNothing(uri)) return outputs(want, { volumeId: name, digest });
+    if (isTestDriver(uri)) return outputs(want, { volumeId: name, digest });
     const volumes = this.world.volumes(uri);
     try {
       return await withMedium(want, this.world.run, async (medium) => {
@@ -138,9 +139,4 @@ async function makeRoom(volumes: Volumes, { pool, name }: SeedInputs, { folder }
     );
   }
   await volumes.remove(pool, name);
-}
-
-/** libvirt's test driver takes no uploads, and a pool of another connection is not there. */
-function keepsNothing(uri: string): boolean {
-  return /^test[:+]/.test(uri);
 }

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { withFolder } from "./folder";
 import { DomainRef, DomainState, parseBalloon, parseCapacity, parseDomains, parseError, parseState } from "./parse";
 import { Run, run as realRun } from "./run";
+import { isTestDriver } from "./testDriver";
 
 /**
  * Why a call failed: `unreachable` (no libvirt behind the URI), `missing` (no virsh), `timeout` (libvirt did not answer
@@ -99,7 +100,8 @@ export class Virsh implements Libvirt {
   }
 
   async shutdown(uuid: string, mode: "agent" | "acpi"): Promise<void> {
-    await this.call("shutdown", uuid, "--mode", mode);
+    // The test driver knows no ways.
+    await this.call("shutdown", uuid, ...(isTestDriver(this.uri) ? [] : ["--mode", mode]));
   }
 
   async destroy(uuid: string): Promise<void> {

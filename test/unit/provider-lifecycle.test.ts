@@ -195,6 +195,15 @@ describe("gate", () => {
     expect(scene.libvirt.calls).toEqual([]);
   });
 
+  it("starts a domain of a test driver that a daemon serves, and asks it for nothing more", async () => {
+    const uri = "test+unix:///default?socket=/run/test";
+    scene.libvirt.domain = { state: "shut off", reason: "shutdown" };
+    scene.libvirt.system = undefined;
+    expect(await apply({ uri })).toMatchObject({ healthy: true, state: "running" });
+    expect(scene.libvirt.calls.some((call) => call.startsWith("start"))).toBe(true);
+    expect(scene.libvirt.calls.some((call) => call.startsWith("agent"))).toBe(false);
+  });
+
   it("fails plainly when the domain is missing or somebody else's", async () => {
     scene.libvirt.list = [{ uuid: "99999999-2222-4333-8444-555555555555", name: "fleet-web" }];
     const error: Error = await apply().then(

@@ -194,6 +194,11 @@ it.each<[string, Partial<PreflightHost>, Probes]>([
     machine({ domcapabilities: refused("x: y") }, { onPath: async () => false }),
   ],
   [
+    "a test driver that a daemon serves",
+    { uri: "test+unix:///default?socket=/run/test" },
+    machine({ domcapabilities: refused("x: y") }, { onPath: async () => false }),
+  ],
+  [
     "the folders of another machine",
     { uri: "qemu+ssh://host/system" },
     machine({}, { writable: async () => false, portFree: async () => false }),

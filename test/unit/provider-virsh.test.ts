@@ -4,7 +4,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { consoleTail, plainTail } from "../../provider/console";
 import * as parse from "../../provider/parse";
-import { run, RunResult } from "../../provider/run";
+import { Run, run, RunResult } from "../../provider/run";
 import { parseStatus } from "../../provider/status";
 import { Virsh } from "../../provider/virsh";
 
@@ -73,6 +73,20 @@ describe("Virsh", () => {
       calls.push([command, ...args]);
       return { code: 0, stdout: "", stderr: "", ...result };
     });
+
+  it("asks for a shutdown in a way, which the test driver does not know", async () => {
+    const asked = async (uri: string): Promise<string> => {
+      let seen = "";
+      const run: Run = async (_, args) => {
+        seen = args.join(" ");
+        return { code: 0, stdout: "", stderr: "" };
+      };
+      await new Virsh(uri, run).shutdown("u", "acpi");
+      return seen;
+    };
+    expect(await asked("qemu:///system")).toBe("-q -c qemu:///system shutdown u --mode acpi");
+    expect(await asked("test+unix:///default")).toBe("-q -c test+unix:///default shutdown u");
+  });
 
   it("passes arguments without a shell, sizes in bytes, and a limit to the agent", async () => {
     calls.length = 0;
