@@ -51,7 +51,7 @@ function exitWithParent(): void {
   const parent = process.ppid;
   setInterval(() => {
     if (process.ppid !== parent) process.exit(1);
-  }, 2000).unref();
+  }, 250).unref();
 }
 
 /** bin/provider/main.js lies two levels below the package. */

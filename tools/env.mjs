@@ -23,7 +23,8 @@ function baseEnvironment(root) {
   const { parts } = readRecord(root);
   const fromSource = Object.values(parts).some((part) => part.way === "source");
   return {
-    path: [join(home, "bin"), join(root, "provider")],
+    // The shim before the engine itself: docs/faults.md.
+    path: [join(root, "tools/shim"), join(home, "bin"), join(root, "provider")],
     env: {
       PULUMI_HOME: join(home, "pulumi"),
       PULUMI_BACKEND_URL: `file://${join(home, "state")}`,

@@ -1,0 +1,199 @@
+import { spawnSync } from "node:child_process";
+import * as fs from "node:fs";
+import { hostname } from "node:os";
+import * as path from "node:path";
+import { evaluate, plant, root, scratch } from "./tools-support";
+
+let dir: string;
+beforeEach(() => {
+  dir = scratch();
+});
+afterEach(() => {
+  fs.rmSync(dir, { recursive: true, force: true });
+});
+
+const BOOT = 1_700_000_000;
+/** Fields of /proc/<pid>/stat up to the start time, in ticks since boot. */
+const stat = (pid: number, state: string, ticks: number): string =>
+  `${pid} (pulumi) x) ${state} ${"0 ".repeat(18)}${ticks} 0\n`;
+
+/** A machine that booted at BOOT, on which these processes run. */
+function machine(processes: Record<number, { state?: string; seconds: number }>): string {
+  const proc = path.join(dir, "proc");
+  plant(proc, { stat: `cpu 1\nbtime ${BOOT}\n` });
+  for (const [pid, { state = "S", seconds }] of Object.entries(processes))
+    plant(proc, { [`${pid}/stat`]: stat(Number(pid), state, seconds * 100) });
+  return proc;
+}
+
+const lock = (changes: object = {}): object => ({
+  pid: 42,
+  username: "me",
+  hostname: "here",
+  timestamp: new Date((BOOT + 1000) * 1000).toISOString(),
+  ...changes,
+});
+
+describe("the run behind a lock", () => {
+  const dead = (it: unknown, processes: Parameters<typeof machine>[0]): boolean =>
+    evaluate("recover", "m.isDead(input.it, { host: 'here', proc: input.proc })", { it, proc: machine(processes) });
+
+  it.each<[string, unknown, Parameters<typeof machine>[0], boolean]>([
+    ["its process is gone", lock(), { 43: { seconds: 900 } }, true],
+    ["its process is a zombie", lock(), { 42: { state: "Z", seconds: 900 } }, true],
+    ["its number belongs to a process that began later", lock(), { 42: { seconds: 2000 } }, true],
+    ["the host was started since", lock({ timestamp: new Date((BOOT - 3600) * 1000) }), { 42: { seconds: 5 } }, true],
+    ["its process runs", lock(), { 42: { seconds: 999 } }, false],
+    ["its process runs, and the clock was set back a little", lock(), { 42: { seconds: 1030 } }, false],
+    ["it was one of another host", lock({ hostname: "elsewhere" }), {}, false],
+    ["it has no process", lock({ pid: undefined }), {}, false],
+    ["it has no time", lock({ timestamp: "soon" }), {}, false],
+    ["it says nothing", null, {}, false],
+  ])("is over or not when %s", (_, it, processes, expected) => {
+    expect(dead(it, processes)).toBe(expected);
+  });
+
+  it("is not over where processes cannot be seen", () => {
+    expect(evaluate("recover", "m.isDead(input, { host: 'here', proc: '/none' })", lock())).toBe(false);
+  });
+});
+
+describe("what a state has and libvirt has not", () => {
+  const provider = "urn:x::pulumi:providers:libvirt::host-local";
+  const host = { urn: provider, type: "pulumi:providers:libvirt", id: "p", inputs: { uri: "qemu:///system" } };
+  const one = (type: string, id: string): object => ({
+    urn: `urn:x::${type}::${id}`,
+    type,
+    id,
+    provider: `${provider}::p`,
+  });
+  const state = [
+    host,
+    one("libvirt:index/pool:Pool", "pool"),
+    one("libvirt:index/volume:Volume", "/pool/web-persist"),
+    one("libvirt:index/domain:Domain", "web"),
+    one("nixvm:index:Guest", "web"),
+    one("libvirt:index/domain:Domain", "db"),
+    one("nixvm:index:Guest", "db"),
+  ];
+  /** Ids found gone when libvirt has just these. */
+  const gone = (there: string[] | null): string[] =>
+    evaluate(
+      "recover",
+      "m.vanished(input.state, async (uri) => uri === 'qemu:///system' && input.there ? input.there : undefined).then((all) => all.map(({ urn }) => urn))",
+      { state, there },
+    );
+
+  it("is found with its guest, and never a volume", () => {
+    expect(gone(["pool", "web", "db"])).toEqual([]);
+    expect(gone(["pool", "db"])).toEqual(["urn:x::libvirt:index/domain:Domain::web", "urn:x::nixvm:index:Guest::web"]);
+    expect(gone([])).not.toContain("urn:x::libvirt:index/volume:Volume::/pool/web-persist");
+  });
+
+  it("is nothing when libvirt does not answer", () => {
+    expect(gone(null)).toEqual([]);
+  });
+});
+
+describe("before a run", () => {
+  const ended = spawnSync(process.execPath, ["-e", ""]).pid;
+  const mine = { ...lock({ hostname: hostname() }), timestamp: new Date().toISOString() };
+  /** Runs the shim in front of an engine that writes down how it was called. */
+  function shim(args: string[], state: object | null = {}): { code: number | null; err: string; calls: string[] } {
+    const copy = path.join(dir, "checkout");
+    fs.mkdirSync(copy, { recursive: true });
+    fs.cpSync(path.join(root, "tools"), path.join(copy, "tools"), { recursive: true });
+    const log = path.join(dir, "calls");
+    const engine = `#!/bin/sh\necho "$*" >> '${log.replaceAll("'", `'\\''`)}'
+case "$*" in *export*) cat '${dir.replaceAll("'", `'\\''`)}/state.json' ;; *import*) cat > '${dir.replaceAll("'", `'\\''`)}/imported.json' ;; esac\n`;
+    plant(copy, { ".nixvm/bin/pulumi": engine }, 0o755);
+    if (state) plant(dir, { "state.json": JSON.stringify({ version: 3, deployment: state }) });
+    const result = spawnSync("sh", [path.join(copy, "tools/shim/pulumi"), ...args], {
+      encoding: "utf8",
+      env: { ...process.env, PULUMI_BACKEND_URL: `file://${dir}` },
+    });
+    const calls = fs.existsSync(log) ? fs.readFileSync(log, "utf8").trim().split("\n") : [];
+    return { code: result.status, err: result.stderr, calls };
+  }
+  const locks = ".pulumi/locks/organization/nixvm/dev";
+
+  it("the lock of a killed one is removed, and the user is told whose it was", () => {
+    plant(dir, { [`${locks}/1.json`]: JSON.stringify({ ...mine, pid: ended }), [`${locks}/1.json.attrs`]: "{}" });
+    const { code, err, calls } = shim(["up", "--stack", "dev"]);
+    expect(err).toMatch(
+      new RegExp(`^nixvm: the run of me@\\S+ \\(process ${ended}, .*\\) was broken off; its lock is removed\n$`),
+    );
+    expect({ code, calls }).toEqual({
+      code: 0,
+      calls: ["stack export --stack dev --non-interactive", "up --stack dev"],
+    });
+    expect(fs.readdirSync(path.join(dir, locks))).toEqual([]);
+  });
+
+  it("locks of runs that may still be at work stay, whoever made them", () => {
+    const files = {
+      [`${locks}/alive.json`]: JSON.stringify({ ...mine, pid: process.pid }),
+      [`${locks}/elsewhere.json`]: JSON.stringify({ ...mine, pid: ended, hostname: "elsewhere" }),
+      [`${locks}/being-written`]: "",
+    };
+    plant(dir, files);
+    expect(shim(["destroy"]).err).toBe("");
+    expect(fs.readdirSync(path.join(dir, locks))).toHaveLength(3);
+  });
+
+  it("a lock that was never written whole goes once nobody can be writing it", () => {
+    const file = path.join(dir, locks, "fileblob123");
+    plant(dir, { [`${locks}/fileblob123`]: '{"pid":' });
+    fs.utimesSync(file, new Date(), new Date(Date.now() - 11_000));
+    expect(shim(["up"]).err).toContain("never written whole");
+    expect(fs.existsSync(file)).toBe(false);
+  });
+
+  it("what was under way is taken off the list of the stack that is meant, and all else stays in its state", () => {
+    const urn = "urn:pulumi:dev::nixvm::libvirt:index/pool:Pool::pool-local";
+    const state = { resources: [{ urn: "a" }], pending_operations: [{ type: "creating", resource: { urn } }] };
+    plant(dir, { ".pulumi/stacks/nixvm/dev.json": JSON.stringify({ version: 3, checkpoint: { latest: state } }) });
+    const { err, calls } = shim(["up", "--yes", "-s", "dev", "-C", "/x"], state);
+    expect(err).toBe("nixvm: it was creating pool-local\n");
+    expect(calls).toEqual([
+      "stack export -s dev -C /x --non-interactive",
+      "stack import -s dev -C /x --non-interactive",
+      "up --yes -s dev -C /x",
+    ]);
+    expect(JSON.parse(fs.readFileSync(path.join(dir, "imported.json"), "utf8"))).toEqual({
+      version: 3,
+      deployment: { resources: [{ urn: "a" }] },
+    });
+  });
+
+  it("a state is looked at after a run that failed, and not after one that ended well", () => {
+    const history = (at: number, result: string): void =>
+      plant(dir, { [`.pulumi/history/nixvm/dev/dev-${at}.history.json`]: JSON.stringify({ result }) });
+    history(1, "failed");
+    history(2, "succeeded");
+    expect(shim(["up"]).calls).toEqual(["up"]);
+    history(3, "failed");
+    expect(shim(["up"]).calls.slice(1)).toEqual(["stack export --non-interactive", "up"]);
+  });
+
+  it("nothing is looked at for a command that changes nothing, and for a state that is not in files here", () => {
+    plant(dir, { [`${locks}/1.json`]: JSON.stringify({ ...mine, pid: ended }) });
+    expect(shim(["stack", "output", "--stack", "dev"]).err).toBe("");
+    expect(fs.readdirSync(path.join(dir, locks))).toEqual(["1.json"]);
+    const of = (url: string | undefined): unknown => evaluate("recover", "m.stateFolder(input)", url);
+    expect(of("https://api.pulumi.com")).toBeNull();
+    expect(of("s3://bucket")).toBeNull();
+    expect(of("file:///a%20b?no_tmp_dir=true")).toBe("/a b/.pulumi");
+  });
+
+  it("a state that cannot be put right ends the run before it begins", () => {
+    const pending = { pending_operations: [{ type: "creating", resource: { urn: "x" } }] };
+    plant(dir, { ".pulumi/stacks/nixvm/dev.json": JSON.stringify({ checkpoint: { latest: pending } }) });
+    // The engine of this test then has no state to give.
+    const { code, err, calls } = shim(["up"], null);
+    expect({ code, calls }).toEqual({ code: 1, calls: ["stack export --non-interactive"] });
+    expect(err).toMatch(
+      /^nixvm: what a broken-off run left could not be put right: pulumi stack export: cat: .*No such file/,
+    );
+  });
+});

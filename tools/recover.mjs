@@ -1,0 +1,193 @@
+// What a run of Pulumi that was killed leaves behind, put right before the next one: its lock, and the list of what it had under way.
+// Called by tools/shim/pulumi. docs/faults.md tells what a user sees, and why nothing can be lost by it.
+import { spawnSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from "node:fs";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { processInfo } from "./host-process.mjs";
+import { readJson } from "./files.mjs";
+import { virsh } from "./host-run.mjs";
+
+/** Clock ticks a second in /proc, the same on every Linux that Node runs on. */
+const TICKS = 100;
+/** A process that began this much later than a lock was made has the number of the one that made it, and is another one. */
+const LATER_MS = 60_000;
+/** A lock is written in one go: one that is no JSON after so long was broken off. */
+const WRITING_MS = 10_000;
+
+/** Folder of a state that lies in files of this machine; undefined for any other, where nobody can be proved dead. */
+export function stateFolder(url) {
+  if (!url?.startsWith("file://")) return undefined;
+  const path = decodeURIComponent(url.slice("file://".length).replace(/\?.*$/, ""));
+  return path.startsWith("/") ? join(path, ".pulumi") : undefined;
+}
+
+function filesBelow(dir) {
+  if (!existsSync(dir)) return [];
+  const entries = readdirSync(dir, { recursive: true, withFileTypes: true });
+  return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath ?? entry.path, entry.name));
+}
+
+/** When this machine was started. */
+function bootTime(proc) {
+  return Number(/^btime (\d+)$/m.exec(readFileSync(join(proc, "stat"), "utf8"))[1]) * 1000;
+}
+
+/**
+ * Whether the run that made a lock has certainly ended: it was one of this machine, and its process is gone, or the number belongs
+ * to a process that began later. Whatever is not certain is no: Pulumi then says who holds the lock.
+ */
+export function isDead(lock, { host = hostname(), proc = "/proc" } = {}) {
+  const made = Date.parse(lock?.timestamp);
+  if (lock?.hostname !== host || !Number.isInteger(lock.pid) || Number.isNaN(made) || !existsSync(join(proc, "stat")))
+    return false;
+  const boot = bootTime(proc);
+  const info = processInfo(lock.pid, proc);
+  if (info === undefined || info.state === "Z" || info.state === "X" || made < boot - LATER_MS) return true;
+  return boot + (info.startTime / TICKS) * 1000 > made + LATER_MS;
+}
+
+/** Removes the locks of runs that are certainly over, of whatever stack, and says so. True when there were any. */
+export function removeDeadLocks(folder, { say, now = Date.now(), ...where }) {
+  let found = false;
+  for (const file of filesBelow(join(folder, "locks"))) {
+    // Beside each file of the state, and no lock.
+    if (file.endsWith(".attrs")) continue;
+    const lock = readJson(file);
+    if (lock === undefined) {
+      // Pulumi takes a lock that cannot be read for an error, for ever.
+      const modified = statSync(file, { throwIfNoEntry: false })?.mtimeMs;
+      if (modified === undefined || now - modified < WRITING_MS) continue;
+      say(`a lock that was never written whole is removed (${file})`);
+    } else if (isDead(lock, where)) {
+      say(
+        `the run of ${lock.username}@${lock.hostname} (process ${lock.pid}, ${lock.timestamp}) was broken off; its lock is removed`,
+      );
+    } else continue;
+    for (const part of [file, `${file}.attrs`]) rmSync(part, { force: true });
+    found = true;
+  }
+  return found;
+}
+
+/** Folders and files right below a folder. */
+const below = (dir) => (existsSync(dir) ? readdirSync(dir).sort() : []);
+
+/** Whether the last run of some stack did not end well. A run that was killed is in no history. */
+export function lastFailed(folder) {
+  const histories = below(join(folder, "history")).flatMap((project) =>
+    below(join(folder, "history", project)).map((stack) => join(folder, "history", project, stack)),
+  );
+  return histories.some((dir) => {
+    const last = below(dir).findLast((name) => name.endsWith(".history.json"));
+    return last !== undefined && readJson(join(dir, last))?.result !== "succeeded";
+  });
+}
+
+/** Whether some stack's state lists operations that were under way when their run ended. */
+export function isInterrupted(folder) {
+  return filesBelow(join(folder, "stacks")).some(
+    (file) => file.endsWith(".json") && (readJson(file)?.checkpoint?.latest?.pending_operations ?? []).length > 0,
+  );
+}
+
+/** What of libvirt has no data in it, and how all there are of it are listed. */
+const LISTS = {
+  "libvirt:index/domain:Domain": ["list", "--all", "--uuid"],
+  "libvirt:index/pool:Pool": ["pool-list", "--all", "--uuid"],
+  "libvirt:index/network:Network": ["net-list", "--all", "--uuid"],
+};
+
+/**
+ * Resources of a state that are not there any more: they were deleted, and the run ended before it heard of it. The libvirt provider
+ * cannot delete what is gone. Volumes are not looked at: one that is away may be on a file system that is not mounted, and
+ * forgetting it would make an empty one in its place.
+ */
+export async function vanished(resources, list) {
+  const gone = [];
+  for (const [type, args] of Object.entries(LISTS)) {
+    for (const resource of resources.filter((one) => one.type === type && one.id)) {
+      const host = resources.find(({ urn }) => resource.provider?.startsWith(`${urn}::`));
+      const there = typeof host?.inputs?.uri === "string" ? await list(host.inputs.uri, args) : undefined;
+      if (there !== undefined && !there.includes(resource.id)) gone.push(resource);
+    }
+  }
+  const domains = new Set(gone.map(({ id }) => id));
+  return [...gone, ...resources.filter(({ type, id }) => type === "nixvm:index:Guest" && domains.has(id))];
+}
+
+/** What libvirt lists, asked once for each host; undefined when it does not answer, which the run itself then says better. */
+function lister() {
+  const answers = new Map();
+  return (uri, args) => {
+    const key = `${uri} ${args.join(" ")}`;
+    if (!answers.has(key)) {
+      answers.set(
+        key,
+        virsh(uri, args, { ms: 60_000 }).then(({ ok, out }) => (ok ? out.split(/\s+/) : undefined)),
+      );
+    }
+    return answers.get(key);
+  };
+}
+
+/** Options of a command line that say which stack of which project is meant. */
+export function stackArguments(args) {
+  const found = [];
+  args.forEach((arg, at) => {
+    if (/^(-s|--stack|-C|--cwd)$/.test(arg)) found.push(arg, args[at + 1] ?? "");
+    else if (/^(-s|-C|--stack=|--cwd=)./.test(arg)) found.push(arg);
+  });
+  return found;
+}
+
+/** Runs the engine on the stack that is meant, and gives what it prints. */
+function engineOn(engine, args) {
+  return (words, input) => {
+    const all = [...words, ...stackArguments(args), "--non-interactive"];
+    const { status, stdout, stderr } = spawnSync(engine, all, { input, encoding: "utf8", maxBuffer: 1 << 30 });
+    if (status !== 0)
+      throw new Error(`pulumi ${words.join(" ")}: ${(stderr.trim() || stdout.trim()).split("\n").at(-1)}`);
+    return stdout;
+  };
+}
+
+async function main([engine, ...args]) {
+  const folder = stateFolder(process.env.PULUMI_BACKEND_URL);
+  if (folder === undefined) return;
+  const say = (line) => console.error(`nixvm: ${line}`);
+  const killed = removeDeadLocks(folder, { say });
+  // All was well with all stacks: nothing to look for, and no need to know which one is meant.
+  if (!killed && !isInterrupted(folder) && !lastFailed(folder)) return;
+  const run = engineOn(engine, args);
+  let state;
+  try {
+    state = JSON.parse(run(["stack", "export"]));
+  } catch (error) {
+    // The stack that is meant is yet to be made, or to be named: the engine asks for it.
+    if (/no stack (named|selected)/.test(error.message)) return;
+    throw error;
+  }
+  const { pending_operations: pending = [], resources = [] } = state.deployment ?? {};
+  if (pending.length > 0) {
+    // Each of our resources can be made and deleted again, so the next run finds out for itself what became of it. Pulumi would go on to
+    // warn, and to ask for a refresh by hand.
+    for (const { type, resource } of pending) say(`it was ${type} ${resource.urn.split("::").at(-1)}`);
+    delete state.deployment.pending_operations;
+    run(["stack", "import"], JSON.stringify(state));
+  }
+  const gone = await vanished(resources, lister());
+  if (gone.length > 0) {
+    for (const { urn } of gone)
+      say(`${urn.split("::").at(-1)} is not there any more and is taken off the stack's state`);
+    run(["refresh", "--yes", "--skip-preview", ...gone.flatMap(({ urn }) => ["--target", urn])]);
+  }
+}
+
+if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+  main(process.argv.slice(2)).catch((error) => {
+    console.error(`nixvm: what a broken-off run left could not be put right: ${error.message}`);
+    process.exitCode = 1;
+  });
+}
