@@ -3,6 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 import * as random from "@pulumi/random";
 import { isTestDriver } from "../provider/testDriver";
 import { BaseImage } from "./BaseImage";
+import { beforeDomain, beforePool } from "./hooks";
 import type { ResolvedImage } from "./images";
 import { Network } from "./Network";
 import * as plan from "./plan";
@@ -20,6 +21,7 @@ export interface FleetArgs {
 
 interface HostResources {
   plan: plan.HostPlan;
+  beforeDomain: pulumi.ResourceHook;
   provider: libvirt.Provider;
   pool: pulumi.Output<string>;
 }
@@ -37,7 +39,7 @@ export class Fleet extends pulumi.ComponentResource {
     const key = new random.RandomPassword(`${name}-key`, { length: 64, special: false }, { parent: this });
     const fleetKey = pulumi.secret(key.result).apply(plan.fleetKeyOf);
 
-    const hosts = new Map(args.plan.hosts.map((h) => [h.name, this.host(h, vms)]));
+    const hosts = new Map(args.plan.hosts.map((h) => [h.name, this.host(name, h, vms)]));
     const hostOf = (host: string): HostResources => must(hosts.get(host), `host ${host}`);
 
     // One upload for a host and content, also when two names stand for the same file.
@@ -77,7 +79,7 @@ export class Fleet extends pulumi.ComponentResource {
 
     const made = new Map<string, VirtualMachine>();
     for (const vm of vms) {
-      const { plan: host, provider, pool } = hostOf(vm.host);
+      const { plan: host, provider, pool, beforeDomain } = hostOf(vm.host);
       const entry = vm.network.mode === "nat" ? vm.network.entry : null;
       const networkName = entry === null ? undefined : networks.get(entry);
       const image = must(args.images[vm.image], `image ${vm.image}`);
@@ -90,6 +92,7 @@ export class Fleet extends pulumi.ComponentResource {
             host,
             prefix,
             pool,
+            beforeDomain,
             fleetKey,
             image,
             baseVolumeId: base(vm.host, image, image.file).volumeId,
@@ -108,15 +111,16 @@ export class Fleet extends pulumi.ComponentResource {
     this.registerOutputs({ vms: this.vms });
   }
 
-  private host(host: plan.HostPlan, vms: readonly plan.VmPlan[]): HostResources {
+  private host(name: string, host: plan.HostPlan, vms: readonly plan.VmPlan[]): HostResources {
     const provider = new libvirt.Provider(
       `host-${host.name}`,
       { uri: host.uri },
       // The engine notes the SDK's version at first and wants the bridge's from the second run on: no change of anything.
       { parent: this, ignoreChanges: ["version"] },
     );
+    const made = { plan: host, provider, beforeDomain: beforeDomain(`${name}-domains-${host.name}`, host) };
     if (!host.pool.create) {
-      return { plan: host, provider, pool: pulumi.output(host.pool.name) };
+      return { ...made, pool: pulumi.output(host.pool.name) };
     }
     const pool = new libvirt.Pool(
       `pool-${host.name}`,
@@ -124,11 +128,12 @@ export class Fleet extends pulumi.ComponentResource {
       {
         parent: this,
         provider,
+        hooks: { beforeCreate: [beforePool(`${name}-pool-${host.name}`, host)] },
         // A pool with retained data in it cannot be removed, and must not be.
         retainOnDelete: vms.some((vm) => vm.host === host.name && vm.persist?.retain === true),
       },
     );
-    return { plan: host, provider, pool: pool.name };
+    return { ...made, pool: pool.name };
   }
 }
 

@@ -24,6 +24,8 @@ export interface VirtualMachineArgs {
   baseVolumeId: pulumi.Input<string>;
   /** Name of the pool, known when the pool is there. */
   pool: pulumi.Input<string>;
+  /** Run before a domain of its host is made. */
+  beforeDomain: pulumi.ResourceHook;
   /** libvirt's name of its network, known when the network is there; unused with a bridge or user networking. */
   networkName?: pulumi.Input<string>;
   /** The fleet's secret key, of which every identity is derived. */
@@ -128,6 +130,7 @@ export class VirtualMachine extends pulumi.ComponentResource {
       },
       {
         parent: this,
+        hooks: { beforeCreate: [args.beforeDomain] },
         dependsOn: [seed.disk, ...args.after.map((other) => other.guest)],
         // The provider plans a change of these in place, and then changes nothing in libvirt. Disks are in the stylesheet.
         replaceOnChanges: ["xml", "networkInterfaces"],

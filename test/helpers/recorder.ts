@@ -59,7 +59,10 @@ export async function recordResources(): Promise<Map<string, Registered>> {
       req: { toObject(): Registered; getObject(): { toJavaScript(): Record<string, unknown> } },
       callback: unknown,
     ): unknown;
+    registerResourceHook(req: unknown, callback: (error: null, answer: object) => void): void;
   };
+  // Missing in the mocks of the SDK: a resource with a hook would never be registered.
+  monitor.registerResourceHook = (_, callback) => callback(null, {});
   const original = monitor.registerResource.bind(monitor);
   monitor.registerResource = (req, callback) => {
     const registered = req.toObject();
