@@ -1,13 +1,14 @@
 // What has to hold after a run that ended well, whatever happened to the one before it.
-import { OFF, vmsOf } from "./fleet.mjs";
+import { SWITCHED, TEMPORARY, vmsOf } from "./fleet.mjs";
 
 const PREFIX = "nixvm-";
+const SEED = "nixvm:index:SeedVolume";
 
 /** Everything that is wrong; an empty list when all is well. `known` keeps the identities over the runs. */
-export async function violations({ world, project, wish, images, known, deleted }) {
+export async function violations({ world, project, shape, wish, images, known, deleted }) {
   const wrong = [];
   const prefix = `${PREFIX}${project.stack}`;
-  const wanted = vmsOf(wish);
+  const wanted = vmsOf(shape, wish);
   const { resources = [], pending_operations: pending = [] } = project.deployment();
   if (pending.length > 0) wrong.push(`the state has ${pending.length} pending operations`);
 
@@ -16,7 +17,8 @@ export async function violations({ world, project, wish, images, known, deleted 
   const volumes = names(await world.virsh(`vol-list ${prefix}`));
   const inState = new Map(
     resources
-      .filter(({ type }) => type === "libvirt:index/volume:Volume")
+      // The test driver has no seeds.
+      .filter(({ type, id }) => type === "libvirt:index/volume:Volume" || (type === SEED && id.startsWith("/")))
       .map(({ id, urn }) => [id.split("/").at(-1), urn]),
   );
   for (const volume of volumes) if (!inState.has(volume)) wrong.push(`the volume ${volume} is not in the state`);
@@ -27,7 +29,7 @@ export async function violations({ world, project, wish, images, known, deleted 
     if (!volumes.includes(`${prefix}-${vm}-persist`)) wrong.push(`the persistent volume of ${vm} is gone`);
   }
   for (const volume of deleted) {
-    if (volume.endsWith("-persist") && !volume.endsWith("-e-persist")) wrong.push(`${volume} was deleted`);
+    if (volume.endsWith("-persist") && !volume.endsWith(`-${TEMPORARY}-persist`)) wrong.push(`${volume} was deleted`);
   }
 
   const domains = (await world.virsh("list --all --uuid --name"))
@@ -53,19 +55,25 @@ export async function violations({ world, project, wish, images, known, deleted 
         wrong.push(`${vm} ${what} with ${boot}, wanted one of ${digest}`);
       else if (!volumes.includes(file)) wrong.push(`${vm} ${what} with ${file}, which is not there`);
       const memory = Number(/<memory unit=["']KiB["'][^>]*>(\d+)</.exec(text)?.[1]) / 1024;
-      if (memory !== wish.memory) wrong.push(`${vm} ${what} with ${memory} MiB, wanted ${wish.memory}`);
+      if (memory !== shape.memory[wish.memory])
+        wrong.push(`${vm} ${what} with ${memory} MiB, wanted ${shape.memory[wish.memory]}`);
     }
     const state = (await world.virsh(`domstate ${uuid}`)).trim();
-    const meant = wish.off && vm === OFF ? "shut off" : "running";
+    const meant = wish.off && vm === SWITCHED ? "shut off" : "running";
     if (state !== meant) wrong.push(`${vm} is ${state}, wanted ${meant}`);
     const said = outputs[vm] ?? {};
     if (said.uuid !== uuid) wrong.push(`${vm} has UUID ${uuid}, and the stack says ${said.uuid}`);
-    const identity = `${uuid} ${said.mac}`;
-    const before = known.get(vm) ?? identity;
-    known.set(vm, before);
-    if (before !== identity) wrong.push(`${vm} was ${before} and is ${identity}`);
+    same(vm, `${uuid} ${said.mac}`);
   }
+  // Real guests are asked for what was written to their data.
+  for (const [vm, data] of Object.entries((await world.data?.(outputs)) ?? {})) same(`the data of ${vm}`, data);
   return wrong;
+
+  function same(what, now) {
+    const before = known.get(what) ?? now;
+    known.set(what, before);
+    if (before !== now) wrong.push(`${what} was ${before} and is ${now}`);
+  }
 }
 
 function names(list) {

@@ -1,7 +1,7 @@
 // Where a run is hit: what is killed, and at which moment.
 import { killRole } from "./processes.mjs";
 
-/** What can be hit, and how often it is; the engine most, since only it leaves a lock and pending operations. */
+/** What can be hit, and how often it is; the engine most, since only it leaves a lock and operations under way. */
 const TARGETS = {
   engine: 9,
   "guest provider": 4,
@@ -9,19 +9,17 @@ const TARGETS = {
   bridge: 3,
   libvirt: 3,
   program: 2,
+  "a guest": 2,
   "language host": 1,
   "random provider": 1,
+  "(second run)": 1,
 };
 const WEIGHTED = Object.entries(TARGETS).flatMap(([name, weight]) => Array.from({ length: weight }, () => name));
-/** How long a libvirt that was hit is away. */
-const AWAY_MS = 300;
 
 /** A random kill. `calls` and `ms`: how many changes of libvirt, and how much time, such a run takes. */
 export function planKill(random, { calls, ms }) {
   const target = random.pick(WEIGHTED);
-  if (random.chance(0.65)) {
-    return { target, call: 1 + random.below(calls), moment: random.pick(["asked", "done"]) };
-  }
+  if (random.chance(0.65)) return { target, call: 1 + random.below(calls), moment: random.pick(["asked", "done"]) };
   return { target, ms: random.below(ms) };
 }
 
@@ -29,10 +27,10 @@ export function planKill(random, { calls, ms }) {
 export class Kill {
   at;
   #timer;
-  #cut = Promise.resolve();
+  #under = Promise.resolve();
 
-  constructor(plan, world) {
-    Object.assign(this, { plan, world });
+  constructor(plan, { world, project, random }) {
+    Object.assign(this, { plan, world, project, random });
   }
 
   /** To be called when the engine has started. */
@@ -43,33 +41,49 @@ export class Kill {
         if (this.at !== undefined || number < plan.call || moment !== plan.moment) return false;
         return this.#hit(pid, `${name}, ${moment}`);
       });
-    } else {
-      world.wire.watch();
-      // A process that is not there yet is waited for.
-      const attempt = () => {
-        if (this.#hit(pid, "any time") || this.at !== undefined) return;
-        this.#timer = setTimeout(attempt, 5);
-      };
-      this.#timer = setTimeout(attempt, plan.ms);
+      return;
     }
+    world.wire.watch();
+    // A process that is not there yet is waited for.
+    const attempt = () => {
+      this.#hit(pid, "any time");
+      if (this.at === undefined) this.#timer = setTimeout(attempt, 5);
+    };
+    this.#timer = setTimeout(attempt, plan.ms);
   }
 
-  /** To be called when the engine has ended. */
+  /** To be called when the engine has ended. Gives what went wrong by itself. */
   async disarm() {
     clearTimeout(this.#timer);
-    await this.#cut;
+    const wrong = await this.#under;
     this.world.wire.watch();
+    return wrong ?? [];
   }
 
   /** True when the packet that is on its way gets lost. */
   #hit(pid, at) {
-    if (this.plan.target === "libvirt") {
-      this.at = at;
-      // Not at once: the wire is in the midst of a packet.
-      this.#cut = new Promise((resolve) => setTimeout(() => this.world.wire.cut(AWAY_MS).then(resolve)));
-      return true;
+    const { world, project, random } = this;
+    switch (this.plan.target) {
+      case "libvirt":
+        this.at = at;
+        // Not at once: the wire is in the midst of a packet.
+        this.#under = new Promise((resolve) => setTimeout(() => resolve(world.breakOff().then(() => []))));
+        return true;
+      case "a guest":
+        this.#under = world.killGuest(random);
+        this.at = at;
+        return false;
+      case "(second run)":
+        this.#under = project
+          .up()
+          .then(({ code, text }) =>
+            code !== 0 && /currently locked by 1 lock/.test(text) ? [] : [`a second run was not refused:\n${text}`],
+          );
+        this.at = at;
+        return false;
+      default:
+        if (killRole(pid, this.plan.target)) this.at = at;
+        return false;
     }
-    if (killRole(pid, this.plan.target)) this.at = at;
-    return false;
   }
 }

@@ -1,38 +1,44 @@
 // Kills real runs of `pulumi up` at random moments, and checks what the next one makes of it. docs/faults.md tells more.
 //
-//   npm run faults -- --count 500 --seed 1 [--workers 2] [--keep]
+//   npm run faults -- --count 500 --seed 1 [--workers 2] [--preview 5] [--real] [--keep] [--json]
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { changed, configOf, firstWish } from "./fleet.mjs";
+import { changed, configOf, FIRST, PLAYED, REAL } from "./fleet.mjs";
 import { violations } from "./invariants.mjs";
 import { Kill, planKill } from "./kills.mjs";
-import { Project } from "./project.mjs";
+import { Project, ROOT } from "./project.mjs";
 import { randomOf } from "./random.mjs";
+import { RealWorld } from "./real.mjs";
 import { Report } from "./report.mjs";
-import { World } from "./world.mjs";
+import { PlayedWorld } from "./world.mjs";
 
 /** Kills before a fleet is begun anew, so that first runs are hit as well. */
 const KILLS_PER_FLEET = 20;
+/** Part of the kills after which the stack file goes back to what it was. */
+const THINKS_BETTER = 0.3;
 
 const { values } = parseArgs({
   options: {
+    /** How many kills. */
     count: { type: "string", default: "20" },
+    /** The same seed gives the same changes and kill points; what runs at the same time still differs. */
     seed: { type: "string", default: "1" },
+    /** Fleets at a time. */
     workers: { type: "string", default: "2" },
     /** Every how many kills a preview has to find nothing to do. */
     preview: { type: "string", default: "1" },
+    /** Real guests instead of the test driver. */
+    real: { type: "boolean", default: false },
     keep: { type: "boolean", default: false },
     json: { type: "boolean", default: false },
   },
 });
-const count = whole("count");
-const seed = whole("seed");
-const workers = whole("workers");
-const previewEvery = whole("preview");
+const [count, seed, workers, previewEvery] = ["count", "seed", "workers", "preview"].map(whole);
+const [shape, World] = values.real ? [REAL, RealWorld] : [PLAYED, PlayedWorld];
 
 function whole(name) {
   const value = Number(values[name]);
@@ -45,106 +51,121 @@ function whole(name) {
 const base = mkdtempSync(join(tmpdir(), "nixvm-faults-"));
 const report = new Report();
 let left = count;
+let failures = 0;
 
-/** Two images that differ. */
-function makeImages() {
-  return ["one", "two"].map((name) => {
-    const file = join(base, `${name}.qcow2`);
-    execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", file, "1M"]);
-    // Behind the last cluster, where nothing of the format is.
-    appendFileSync(file, Buffer.alloc(65536, name));
-    return { file, digest: createHash("sha256").update(readFileSync(file)).digest("hex") };
+const digestOf = (file) => createHash("sha256").update(readFileSync(file)).digest("hex");
+
+/** Two images: real ones, or two small files that differ. */
+function images() {
+  return ["v1", "v2"].map((name) => {
+    const file = values.real ? join(ROOT, `.nixvm/images/reference-${name}.qcow2`) : join(base, `${name}.qcow2`);
+    if (!values.real) {
+      execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", file, "1M"]);
+      // Behind the last cluster, where nothing of the format is.
+      appendFileSync(file, Buffer.alloc(65536, name));
+    }
+    return { file, digest: digestOf(file) };
   });
 }
 
 /** One fleet in a world of its own, hit until it has had its share. */
-async function fleet(random, images, name) {
-  const dir = join(base, name);
-  mkdirSync(dir);
-  const world = await World.start(dir);
-  try {
-    const project = new Project(dir, name);
-    await project.init();
-    const here = { uri: world.uri, pool: `/${name}`, images, ports: 20_000 };
-    const known = new Map();
-    /** What a run of each kind takes, as seen so far. */
-    const seen = new Map();
-    let wish = firstWish();
-    let kind = "first";
-    for (let kills = 0; kills < KILLS_PER_FLEET && left > 0;) {
-      const before = kind === "first" ? wish : { ...wish };
-      let next = wish;
-      if (kind !== "first") ({ kind, wish: next } = changed(wish, random));
-      project.configure(configOf(next, here));
-      const size = seen.get(kind) ?? { calls: 30, ms: 4000 };
-      const kill = new Kill(planKill(random, size), world);
-      const hit = await project.up((pid) => kill.arm(pid));
-      const calls = world.wire.count;
-      const deleted = world.wire.deleted;
-      await kill.disarm();
-      if (kill.at !== undefined) {
-        left--;
-        kills++;
-      }
-      // Most go on; some think better of it.
-      const back = kill.at !== undefined && kind !== "first" && random.chance(0.3);
-      wish = back ? before : next;
-      project.configure(configOf(wish, here));
-      const after = await project.up();
-      deleted.push(...world.wire.deleted);
-      if (!back && after.code === 0) {
-        seen.set(kind, {
-          calls: Math.max(4, calls + world.wire.count),
-          ms: 1000 * Math.max(hit.seconds, after.seconds),
-        });
-      }
-      const wrong = after.code === 0 ? [] : ["the next up failed"];
-      if (after.code === 0) {
-        wrong.push(...(await violations({ world, project, wish, images, known, deleted })));
-        if (kills % previewEvery === 0) {
-          const preview = await project.run(["preview", "--expect-no-changes"]);
-          if (preview.code !== 0) wrong.push(`a third run has something to do:\n${preview.text}`);
-        }
-      }
-      const one = { fleet: name, kind, back, ...kill.plan, at: kill.at, seconds: after.seconds, wrong };
-      report.add(one, { hit: hit.text, after: after.text });
-      console.error(line(one));
-      if (wrong.length > 0) {
-        keep(one, hit, after);
-        return;
-      }
-      kind = "later";
+class Fleet {
+  known = new Map();
+  wish = FIRST;
+  kind = "first";
+  kills = 0;
+  /** What a run of each kind takes, as seen so far. */
+  #seen = new Map();
+
+  constructor(name, number, random, sources) {
+    Object.assign(this, { name, random, sources, ports: 20_000 + number * 100 });
+    this.dir = join(base, name);
+  }
+
+  async live() {
+    mkdirSync(this.dir);
+    this.world = await World.start(this.dir);
+    try {
+      this.project = new Project(this.dir, this.name, values.real ? 20 * 60_000 : 120_000);
+      await this.project.init();
+      while (this.kills < KILLS_PER_FLEET && left > 0 && (await this.#hit())) this.kind = "later";
+    } finally {
+      await this.world.stop();
+      if (!values.keep) rmSync(this.dir, { recursive: true, force: true });
     }
-  } finally {
-    await world.stop();
-    if (!values.keep) rmSync(dir, { recursive: true, force: true });
+  }
+
+  #configure(wish) {
+    const { world, sources, ports } = this;
+    this.project.configure(configOf(shape, wish, { host: world.host, images: sources, ports }));
+  }
+
+  /** One change, one kill, one more run; false when something was wrong after that. */
+  async #hit() {
+    const { world, project, random } = this;
+    const first = this.kind === "first";
+    const { kind, wish: next } = first ? { kind: "first", wish: this.wish } : changed(shape, this.wish, random);
+    const size = this.#seen.get(kind) ?? { calls: 30, ms: values.real ? 120_000 : 4000 };
+    const kill = new Kill(planKill(random, size), { world, project, random });
+    this.#configure(next);
+    const hit = await project.up((pid) => kill.arm(pid));
+    const { count: calls, deleted } = world.wire;
+    const wrong = await kill.disarm();
+    if (kill.at !== undefined) {
+      left--;
+      this.kills++;
+    }
+    // Most go on; some think better of it.
+    const back = kill.at !== undefined && !first && random.chance(THINKS_BETTER);
+    if (!back) this.wish = next;
+    this.#configure(this.wish);
+    // That a guest is off although nothing is to be changed is found by a refresh, which is what people then ask for.
+    const after = await project.up(undefined, kill.plan.target === "a guest");
+    deleted.push(...world.wire.deleted);
+    if (!back && after.code === 0) {
+      const ms = 1000 * Math.max(hit.seconds, after.seconds);
+      this.#seen.set(kind, { calls: Math.max(4, calls + world.wire.count), ms });
+    }
+    wrong.push(...(await this.#wrong(after, deleted)));
+    const one = { fleet: this.name, kind, back, ...kill.plan, at: kill.at, seconds: after.seconds, wrong };
+    report.add(one);
+    console.error(line(one));
+    if (wrong.length > 0) keep(one, hit, after);
+    return wrong.length === 0;
+  }
+
+  async #wrong(after, deleted) {
+    if (after.code !== 0) return ["the next up failed"];
+    const { world, project, wish, sources, known } = this;
+    const wrong = await violations({ world, project, shape, wish, images: sources, known, deleted });
+    if (this.kills % previewEvery === 0) {
+      const preview = await project.run(["preview", "--expect-no-changes"]);
+      if (preview.code !== 0) wrong.push(`a third run has something to do:\n${preview.text}`);
+    }
+    return wrong;
   }
 }
 
-function line({ fleet: name, kind, back, target, at, call, seconds, wrong }) {
+function line({ fleet, kind, back, target, at, call, seconds, wrong }) {
   const where = at === undefined ? "not reached" : `${at}${call === undefined ? "" : ` (change ${call})`}`;
-  const outcome = wrong.length === 0 ? "ok" : `WRONG: ${wrong.map((text) => text.split("\n")[0]).join("; ")}`;
-  return `${String(count - left).padStart(4)} ${name} ${kind}: ${target} at ${where}${back ? ", and back" : ""}: ${outcome}, ${seconds.toFixed(1)} s`;
+  const outcome = wrong.length === 0 ? "ok" : `WRONG: ${wrong.map((text) => text.split("\n")[0]).join("; ")} (${base})`;
+  const after = `${back ? ", and back" : ""}: ${outcome}, ${seconds.toFixed(1)} s`;
+  return `${String(count - left).padStart(4)} ${fleet} ${kind}: ${target} at ${where}${after}`;
 }
 
-let failures = 0;
 function keep(one, hit, after) {
-  const file = join(base, `failure-${++failures}.txt`);
-  writeFileSync(
-    file,
-    `${JSON.stringify(one, null, 1)}\n\n=== hit\n${hit.text}\n=== next (exit ${after.code})\n${after.text}\n`,
-  );
-  console.error(`     ${file}`);
+  const text = `${JSON.stringify(one, null, 1)}\n\n=== hit\n${hit.text}\n=== next (exit ${after.code})\n${after.text}\n`;
+  writeFileSync(join(base, `failure-${++failures}.txt`), text);
 }
 
-async function worker(number, images) {
+async function worker(number, sources) {
   const random = randomOf(seed * 1000 + number);
-  for (let i = 0; left > 0; i++) await fleet(random, images, `w${number}f${i}`);
+  for (let i = 0; left > 0; i++) await new Fleet(`w${number}f${i}`, number, random, sources).live();
 }
 
 const began = performance.now();
-const images = makeImages();
-await Promise.all(Array.from({ length: workers }, (_, number) => worker(number, images)));
+const sources = images();
+await Promise.all(Array.from({ length: workers }, (_, number) => worker(number, sources)));
 const seconds = (performance.now() - began) / 1000;
 console.log(values.json ? JSON.stringify(report.summary(seconds)) : report.table(seconds));
 process.exitCode = report.bad > 0 ? 1 : 0;

@@ -92,7 +92,7 @@ function withNumber(packet) {
 }
 
 /** Where the test driver says something else than libvirt does with real hosts. */
-function corrected(packet, procedure, status) {
+export function corrected(packet, procedure, status) {
   if (procedure === GET_CAPABILITIES && status === 0) return withMachine(packet);
   return procedure === CREATE_VOLUME && status === 1 ? withNumber(packet) : packet;
 }
@@ -106,9 +106,9 @@ export class Wire {
   #hook;
   #server;
 
-  constructor(path, daemon) {
-    this.path = path;
-    this.daemon = daemon;
+  /** `correct(packet, procedure, status)` gives what the client gets to see of an answer. */
+  constructor(path, daemon, correct = (packet) => packet) {
+    Object.assign(this, { path, daemon, correct });
   }
 
   /**
@@ -177,7 +177,7 @@ export class Wire {
           asked.delete(serial);
           if (this.#hook(call.number, call.name, "done")) return;
         }
-        client.write(program === REMOTE && type === REPLY ? corrected(packet, procedure, status) : packet);
+        client.write(program === REMOTE && type === REPLY ? this.correct(packet, procedure, status) : packet);
         if (call) this.#hook(call.number, call.name, "told");
       }),
     );

@@ -3,7 +3,10 @@ import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, openSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { findProgram, run } from "../../tools/host-run.mjs";
-import { Wire } from "./wire.mjs";
+import { corrected, Wire } from "./wire.mjs";
+
+/** How long a libvirt that was hit is away. */
+const AWAY_MS = 300;
 
 const CONF = `auth_unix_ro = "none"
 auth_unix_rw = "none"
@@ -16,10 +19,10 @@ max_client_requests = 20
 log_outputs = "3:stderr"
 `;
 
-export class World {
+export class PlayedWorld {
   /** Starts it; `dir` is short, for the sockets in it. */
   static async start(dir) {
-    const world = new World();
+    const world = new PlayedWorld();
     world.dir = dir;
     // Without driver modules libvirtd touches nothing of the machine; the test driver is part of the library.
     mkdirSync(join(dir, "drivers"), { recursive: true });
@@ -39,9 +42,9 @@ export class World {
     world.direct = `test+unix:///default?socket=${socket}`;
     // The driver forgets everything with its last connection.
     world.holder = spawn("virsh", ["-q", "-c", world.direct], { stdio: ["pipe", "ignore", "ignore"] });
-    world.wire = new Wire(join(dir, "wire"), socket);
+    world.wire = new Wire(join(dir, "wire"), socket, corrected);
     await world.wire.open();
-    world.uri = `test+unix:///default?socket=${join(dir, "wire")}`;
+    world.host = { uri: `test+unix:///default?socket=${join(dir, "wire")}`, pool: { path: dir } };
     await world.virsh("undefine test", "destroy test");
     return world;
   }
@@ -50,6 +53,17 @@ export class World {
   async virsh(...commands) {
     const { out } = await run("virsh", ["-q", "-c", this.direct, commands.join("; ")], { ms: 20_000 });
     return out;
+  }
+
+  /** As when libvirtd dies and is started again: what was defined is still there. */
+  breakOff() {
+    return this.wire.cut(AWAY_MS);
+  }
+
+  /** Ends some guest as its QEMU would when it is killed. */
+  async killGuest(random) {
+    const running = (await this.virsh("list --uuid")).split(/\s+/).filter(Boolean);
+    if (running.length > 0) await this.virsh(`destroy ${random.pick(running)}`);
   }
 
   async stop() {
