@@ -17,6 +17,7 @@ const TASKS = {
   test: { needs: everything, build: "tolerate", command: ["tools/test.mjs"] },
   lint: { needs: ["packages", "modules"], command: ["tools/test.mjs", "--lint"] },
   "test:unit": { needs: ["packages", "modules"], command: ["tools/test.mjs", "--unit"] },
+  faults: { needs: everything, command: ["test/faults/run.mjs"] },
   build: { needs: ["modules", "build"] },
   sdk: { needs: ["packages", "modules", "toolchain"], command: ["tools/sdk.mjs"] },
   env: {},
