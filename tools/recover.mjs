@@ -15,6 +15,7 @@ const TICKS = 100;
 const LATER_MS = 60_000;
 /** A lock is written in one go: one that is no JSON after so long was broken off. */
 const WRITING_MS = 10_000;
+const ATTRIBUTES = ".attrs";
 
 /** Folder of a state that lies in files of this machine; undefined for any other, where nobody can be proved dead. */
 export function stateFolder(url) {
@@ -23,10 +24,12 @@ export function stateFolder(url) {
   return path.startsWith("/") ? join(path, ".pulumi") : undefined;
 }
 
-function filesBelow(dir) {
+function filesBelow(dir, wanted) {
   if (!existsSync(dir)) return [];
   const entries = readdirSync(dir, { recursive: true, withFileTypes: true });
-  return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath ?? entry.path, entry.name));
+  return entries
+    .filter((entry) => entry.isFile() && wanted(entry.name))
+    .map((entry) => join(entry.parentPath ?? entry.path, entry.name));
 }
 
 /** When this machine was started. */
@@ -48,27 +51,28 @@ export function isDead(lock, { host = hostname(), proc = "/proc" } = {}) {
   return boot + (info.startTime / TICKS) * 1000 > made + LATER_MS;
 }
 
-/** Removes the locks of runs that are certainly over, of whatever stack, and says so. True when there were any. */
-export function removeDeadLocks(folder, { say, now = Date.now(), ...where }) {
-  let found = false;
-  for (const file of filesBelow(join(folder, "locks"))) {
-    // Beside each file of the state, and no lock.
-    if (file.endsWith(".attrs")) continue;
+/** Locks of runs that are certainly over, of whatever stack, with what to say of each. */
+export function deadLocks(folder, { now = Date.now(), ...where } = {}) {
+  // Beside each file of the state lies one with its attributes.
+  return filesBelow(join(folder, "locks"), (name) => !name.endsWith(ATTRIBUTES)).flatMap((file) => {
     const lock = readJson(file);
     if (lock === undefined) {
       // Pulumi takes a lock that cannot be read for an error, for ever.
-      const modified = statSync(file, { throwIfNoEntry: false })?.mtimeMs;
-      if (modified === undefined || now - modified < WRITING_MS) continue;
-      say(`a lock that was never written whole is removed (${file})`);
-    } else if (isDead(lock, where)) {
-      say(
-        `the run of ${lock.username}@${lock.hostname} (process ${lock.pid}, ${lock.timestamp}) was broken off; its lock is removed`,
-      );
-    } else continue;
-    for (const part of [file, `${file}.attrs`]) rmSync(part, { force: true });
-    found = true;
-  }
-  return found;
+      const modified = statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? now;
+      const said = `a lock that was never written whole is removed (${file})`;
+      return now - modified < WRITING_MS ? [] : [{ file, said }];
+    }
+    const whose = `${lock.username}@${lock.hostname} (process ${lock.pid}, ${lock.timestamp})`;
+    return isDead(lock, where) ? [{ file, said: `the run of ${whose} was broken off; its lock is removed` }] : [];
+  });
+}
+
+/**
+ * Files with attributes that a dead run has begun and not written: Pulumi then says "EOF" and reads nothing of the state, which is
+ * whole. It does without them.
+ */
+export function brokenAttributes(folder) {
+  return filesBelow(folder, (name) => name.endsWith(ATTRIBUTES)).filter((file) => readJson(file) === undefined);
 }
 
 /** Folders and files right below a folder. */
@@ -87,34 +91,41 @@ export function lastFailed(folder) {
 
 /** Whether some stack's state lists operations that were under way when their run ended. */
 export function isInterrupted(folder) {
-  return filesBelow(join(folder, "stacks")).some(
-    (file) => file.endsWith(".json") && (readJson(file)?.checkpoint?.latest?.pending_operations ?? []).length > 0,
+  return filesBelow(join(folder, "stacks"), (name) => name.endsWith(".json")).some(
+    (file) => (readJson(file)?.checkpoint?.latest?.pending_operations ?? []).length > 0,
   );
 }
 
-/** What of libvirt has no data in it, and how all there are of it are listed. */
+/** What of libvirt has no data in it, and how the ids of all there are of it are listed. */
 const LISTS = {
-  "libvirt:index/domain:Domain": ["list", "--all", "--uuid"],
-  "libvirt:index/pool:Pool": ["pool-list", "--all", "--uuid"],
-  "libvirt:index/network:Network": ["net-list", "--all", "--uuid"],
+  "libvirt:index/domain:Domain": () => ["list", "--all", "--uuid"],
+  "libvirt:index/pool:Pool": () => ["pool-list", "--all", "--uuid"],
+  "libvirt:index/network:Network": () => ["net-list", "--all", "--uuid"],
+  "libvirt:index/volume:Volume": ({ inputs }) => ["vol-list", "--pool", inputs.pool],
 };
+/** Volumes that can be made again as they were. */
+const AGAIN = /\$nixvm:index:(OverlayDisk|BaseImage)\$/;
+const DATA = /\$nixvm:index:PersistentVolume\$/;
 
 /**
  * Resources of a state that are not there any more: they were deleted, and the run ended before it heard of it. The libvirt provider
- * cannot delete what is gone. Volumes are not looked at: one that is away may be on a file system that is not mounted, and
+ * cannot delete a domain that is gone, and a stack that goes back would want an overlay that it believes to be there. Volumes with
+ * data are never among them, and where one of those is away, no volume of its pool is: the file system may not be mounted, and
  * forgetting it would make an empty one in its place.
  */
 export async function vanished(resources, list) {
   const gone = [];
-  for (const [type, args] of Object.entries(LISTS)) {
-    for (const resource of resources.filter((one) => one.type === type && one.id)) {
-      const host = resources.find(({ urn }) => resource.provider?.startsWith(`${urn}::`));
-      const there = typeof host?.inputs?.uri === "string" ? await list(host.inputs.uri, args) : undefined;
-      if (there !== undefined && !there.includes(resource.id)) gone.push(resource);
-    }
+  for (const resource of resources.filter(({ type, id }) => type in LISTS && id)) {
+    const host = resources.find(({ urn }) => resource.provider?.startsWith(`${urn}::`));
+    const args = LISTS[resource.type](resource);
+    const there = typeof host?.inputs?.uri === "string" ? await list(host.inputs.uri, args) : undefined;
+    if (there !== undefined && !there.includes(resource.id))
+      gone.push({ ...resource, from: JSON.stringify([host.urn, args]) });
   }
-  const domains = new Set(gone.map(({ id }) => id));
-  return [...gone, ...resources.filter(({ type, id }) => type === "nixvm:index:Guest" && domains.has(id))];
+  const unsure = new Set(gone.filter(({ urn }) => DATA.test(urn)).map(({ from }) => from));
+  const sure = gone.filter(({ type, urn, from }) => !type.includes("volume") || (AGAIN.test(urn) && !unsure.has(from)));
+  const domains = new Set(sure.map(({ id }) => id));
+  return [...sure, ...resources.filter(({ type, id }) => type === "nixvm:index:Guest" && domains.has(id))];
 }
 
 /** What libvirt lists, asked once for each host; undefined when it does not answer, which the run itself then says better. */
@@ -157,9 +168,15 @@ async function main([engine, ...args]) {
   const folder = stateFolder(process.env.PULUMI_BACKEND_URL);
   if (folder === undefined) return;
   const say = (line) => console.error(`nixvm: ${line}`);
-  const killed = removeDeadLocks(folder, { say });
+  const dead = deadLocks(folder);
+  // Before the locks: were this broken off, the next one would do it.
+  if (dead.length > 0) for (const file of brokenAttributes(folder)) rmSync(file, { force: true });
+  for (const { file, said } of dead) {
+    for (const part of [file, `${file}${ATTRIBUTES}`]) rmSync(part, { force: true });
+    say(said);
+  }
   // All was well with all stacks: nothing to look for, and no need to know which one is meant.
-  if (!killed && !isInterrupted(folder) && !lastFailed(folder)) return;
+  if (dead.length === 0 && !isInterrupted(folder) && !lastFailed(folder)) return;
   const run = engineOn(engine, args);
   let state;
   try {

@@ -28,6 +28,7 @@ export class Kill {
   at;
   #timer;
   #under = Promise.resolve();
+  #ended = false;
 
   constructor(plan, { world, project, random }) {
     Object.assign(this, { plan, world, project, random });
@@ -55,6 +56,7 @@ export class Kill {
   /** To be called when the engine has ended. Gives what went wrong by itself. */
   async disarm() {
     clearTimeout(this.#timer);
+    this.#ended = true;
     const wrong = await this.#under;
     this.world.wire.watch();
     return wrong ?? [];
@@ -74,16 +76,20 @@ export class Kill {
         this.at = at;
         return false;
       case "(second run)":
-        this.#under = project
-          .up()
-          .then(({ code, text }) =>
-            code !== 0 && /currently locked by 1 lock/.test(text) ? [] : [`a second run was not refused:\n${text}`],
-          );
+        this.#under = project.up().then((second) => this.#refused(second));
         this.at = at;
         return false;
       default:
         if (killRole(pid, this.plan.target)) this.at = at;
         return false;
     }
+  }
+
+  /** What is wrong when a second run was not refused. One that came when the first had ended was none. */
+  #refused({ code, text }) {
+    if (code !== 0 && /currently locked by 1 lock/.test(text)) return [];
+    if (!this.#ended) return [`a second run was not refused:\n${text}`];
+    this.at = undefined;
+    return [];
   }
 }

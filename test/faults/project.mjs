@@ -7,6 +7,13 @@ import { parse } from "yaml";
 import { taskEnvironment } from "../../tools/env.mjs";
 
 export const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+const running = new Set();
+
+/** Ends every engine that is still at work. */
+export function endRuns() {
+  for (const child of running) child.kill("SIGKILL");
+}
+
 export class Project {
   /** A run that takes longer than `limitMs` hangs, and is killed. */
   constructor(dir, stack, limitMs) {
@@ -52,6 +59,7 @@ export class Project {
     child.stdout.on("data", (data) => (text += data));
     child.stderr.on("data", (data) => (text += data));
     started(child.pid);
+    running.add(child);
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         text += `\n[the harness killed it after ${this.limitMs / 1000} s]`;
@@ -61,6 +69,7 @@ export class Project {
       // Not "close": orphans of a killed engine may hold the pipe for a while.
       child.on("exit", (code, signal) => {
         clearTimeout(timer);
+        running.delete(child);
         setTimeout(() => {
           child.stdout.destroy();
           child.stderr.destroy();

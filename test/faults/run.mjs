@@ -10,7 +10,7 @@ import { parseArgs } from "node:util";
 import { changed, configOf, FIRST, PLAYED, REAL } from "./fleet.mjs";
 import { violations } from "./invariants.mjs";
 import { Kill, planKill } from "./kills.mjs";
-import { Project, ROOT } from "./project.mjs";
+import { endRuns, Project, ROOT } from "./project.mjs";
 import { randomOf } from "./random.mjs";
 import { RealWorld } from "./real.mjs";
 import { Report } from "./report.mjs";
@@ -156,6 +156,14 @@ function line({ fleet, kind, back, target, at, call, seconds, wrong }) {
 function keep(one, hit, after) {
   const text = `${JSON.stringify(one, null, 1)}\n\n=== hit\n${hit.text}\n=== next (exit ${after.code})\n${after.text}\n`;
   writeFileSync(join(base, `failure-${++failures}.txt`), text);
+}
+
+// Ended by hand: what is at work ends, the rest as after the last kill.
+for (const signal of ["SIGINT", "SIGTERM"]) {
+  process.on(signal, () => {
+    left = 0;
+    endRuns();
+  });
 }
 
 async function worker(number, sources) {

@@ -29,7 +29,9 @@ export class PlayedWorld {
     const conf = join(dir, "libvirtd.conf");
     writeFileSync(conf, `${CONF}unix_sock_dir = "${dir}"\n`);
     const log = openSync(join(dir, "libvirtd.log"), "w");
-    world.daemon = spawn(findProgram("libvirtd"), ["--config", conf, "--pid-file", join(dir, "pid")], {
+    // It ends with the harness, however that ends.
+    const command = [findProgram("libvirtd"), "--config", conf, "--pid-file", join(dir, "pid")];
+    world.daemon = spawn("setpriv", ["--pdeathsig", "TERM", "--", ...command], {
       stdio: ["ignore", log, log],
       env: { ...process.env, LIBVIRT_DRIVER_DIR: join(dir, "drivers") },
     });

@@ -61,37 +61,47 @@ describe("the run behind a lock", () => {
 describe("what a state has and libvirt has not", () => {
   const provider = "urn:x::pulumi:providers:libvirt::host-local";
   const host = { urn: provider, type: "pulumi:providers:libvirt", id: "p", inputs: { uri: "qemu:///system" } };
-  const one = (type: string, id: string): object => ({
-    urn: `urn:x::${type}::${id}`,
+  const one = (parent: string, type: string, id: string): object => ({
+    urn: `urn:x::nixvm:index:VirtualMachine$${parent}${type}::${id}`,
     type,
     id,
     provider: `${provider}::p`,
+    inputs: { pool: "fleet" },
   });
+  const volume = "libvirt:index/volume:Volume";
   const state = [
     host,
-    one("libvirt:index/pool:Pool", "pool"),
-    one("libvirt:index/volume:Volume", "/pool/web-persist"),
-    one("libvirt:index/domain:Domain", "web"),
-    one("nixvm:index:Guest", "web"),
-    one("libvirt:index/domain:Domain", "db"),
-    one("nixvm:index:Guest", "db"),
+    one("", "libvirt:index/pool:Pool", "pool"),
+    one("nixvm:index:PersistentVolume$", volume, "/pool/web-persist"),
+    one("nixvm:index:OverlayDisk$", volume, "/pool/web-overlay"),
+    one("nixvm:index:ScratchDisk$", volume, "/pool/web-scratch"),
+    one("", "libvirt:index/domain:Domain", "web"),
+    one("", "nixvm:index:Guest", "web"),
+    one("", "libvirt:index/domain:Domain", "db"),
+    one("", "nixvm:index:Guest", "db"),
   ];
-  /** Ids found gone when libvirt has just these. */
-  const gone = (there: string[] | null): string[] =>
+  const all = ["pool", "/pool/web-persist", "/pool/web-overlay", "/pool/web-scratch", "web", "db"];
+  /** Types and ids found gone when libvirt has all but these. */
+  const without = (...missing: string[]): string[] =>
     evaluate(
       "recover",
-      "m.vanished(input.state, async (uri) => uri === 'qemu:///system' && input.there ? input.there : undefined).then((all) => all.map(({ urn }) => urn))",
-      { state, there },
+      "m.vanished(input.state, async (uri) => (uri === 'qemu:///system' ? input.there : undefined)).then((all) => all.map(({ type, id }) => `${type.split(':').at(-1)} ${id}`))",
+      { state, there: missing.includes("libvirt") ? undefined : all.filter((id) => !missing.includes(id)) },
     );
 
-  it("is found with its guest, and never a volume", () => {
-    expect(gone(["pool", "web", "db"])).toEqual([]);
-    expect(gone(["pool", "db"])).toEqual(["urn:x::libvirt:index/domain:Domain::web", "urn:x::nixvm:index:Guest::web"]);
-    expect(gone([])).not.toContain("urn:x::libvirt:index/volume:Volume::/pool/web-persist");
+  it("is found: a domain with its guest, a pool, an overlay", () => {
+    expect(without()).toEqual([]);
+    expect(without("web")).toEqual(["Domain web", "Guest web"]);
+    expect(without("pool", "/pool/web-overlay")).toEqual(["Pool pool", "Volume /pool/web-overlay"]);
+  });
+
+  it("is never a volume with data, and none of a pool in which one is away", () => {
+    expect(without("/pool/web-persist", "/pool/web-scratch")).toEqual([]);
+    expect(without("/pool/web-persist", "/pool/web-overlay", "db")).toEqual(["Domain db", "Guest db"]);
   });
 
   it("is nothing when libvirt does not answer", () => {
-    expect(gone(null)).toEqual([]);
+    expect(without("libvirt")).toEqual([]);
   });
 });
 
@@ -128,6 +138,14 @@ case "$*" in *export*) cat '${dir.replaceAll("'", `'\\''`)}/state.json' ;; *impo
       calls: ["stack export --stack dev --non-interactive", "up --stack dev"],
     });
     expect(fs.readdirSync(path.join(dir, locks))).toEqual([]);
+  });
+
+  it("attributes that a dead run has begun and not written go, those of others stay", () => {
+    const attributes = { "dev.json.attrs": "", "prod.json.attrs": '{"user.content_type":"text/plain"}' };
+    plant(dir, { [`${locks}/1.json`]: JSON.stringify({ ...mine, pid: ended }) });
+    plant(path.join(dir, ".pulumi/stacks/nixvm"), { ...attributes, "dev.json": "{}" });
+    expect(shim(["up", "--stack", "dev"]).code).toBe(0);
+    expect(fs.readdirSync(path.join(dir, ".pulumi/stacks/nixvm"))).toEqual(["dev.json", "prod.json.attrs"]);
   });
 
   it("locks of runs that may still be at work stay, whoever made them", () => {
