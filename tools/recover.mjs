@@ -105,6 +105,7 @@ const LISTS = {
 };
 /** Volumes that can be made again as they were. */
 const AGAIN = /\$nixvm:index:(OverlayDisk|BaseImage)\$/;
+const GUEST = "nixvm:index:Guest";
 const DATA = /\$nixvm:index:PersistentVolume\$/;
 
 /**
@@ -124,8 +125,7 @@ export async function vanished(resources, list) {
   }
   const unsure = new Set(gone.filter(({ urn }) => DATA.test(urn)).map(({ from }) => from));
   const sure = gone.filter(({ type, urn, from }) => !type.includes("volume") || (AGAIN.test(urn) && !unsure.has(from)));
-  const domains = new Set(sure.map(({ id }) => id));
-  return [...sure, ...resources.filter(({ type, id }) => type === "nixvm:index:Guest" && domains.has(id))];
+  return sure;
 }
 
 /** What libvirt lists, asked once for each host; undefined when it does not answer, which the run itself then says better. */
@@ -142,6 +142,8 @@ function lister() {
     return answers.get(key);
   };
 }
+
+const nameOf = (urn) => urn.split("::").at(-1);
 
 /** Options of a command line that say which stack of which project is meant. */
 export function stackArguments(args) {
@@ -190,16 +192,18 @@ async function main([engine, ...args]) {
   if (pending.length > 0) {
     // Each of our resources can be made and deleted again, so the next run finds out for itself what became of it. Pulumi would go on to
     // warn, and to ask for a refresh by hand.
-    for (const { type, resource } of pending) say(`it was ${type} ${resource.urn.split("::").at(-1)}`);
+    for (const { type, resource } of pending) say(`it was ${type} ${nameOf(resource.urn)}`);
     delete state.deployment.pending_operations;
     run(["stack", "import"], JSON.stringify(state));
   }
   const gone = await vanished(resources, lister());
-  if (gone.length > 0) {
-    for (const { urn } of gone)
-      say(`${urn.split("::").at(-1)} is not there any more and is taken off the stack's state`);
-    run(["refresh", "--yes", "--skip-preview", ...gone.flatMap(({ urn }) => ["--target", urn])]);
-  }
+  for (const { urn } of gone) say(`${nameOf(urn)} is not there any more and is taken off the stack's state`);
+  // A guest that was being changed may be off, or on a disk that is not the one of the state: one that goes back would be left so.
+  const guests = resources.filter(({ type }) => type === GUEST);
+  const targets = new Set([...gone, ...guests].map(({ urn }) => urn));
+  if (targets.size === 0) return;
+  if (guests.length > 0) say("the last run did not end well: it is looked how its guests are");
+  run(["refresh", "--yes", "--skip-preview", ...[...targets].flatMap((urn) => ["--target", urn])]);
 }
 
 if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
