@@ -5,7 +5,7 @@ import { existsSync, readdirSync, readFileSync, realpathSync, rmSync, statSync }
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { processInfo } from "./host-process.mjs";
+import { processInfo, withLock } from "./host-process.mjs";
 import { readJson } from "./files.mjs";
 import { virsh } from "./host-run.mjs";
 
@@ -96,6 +96,13 @@ export function isInterrupted(folder) {
   );
 }
 
+/** Whether somebody works on the stack of these resources, whose URNs have its name and its project. */
+export function isLocked(folder, resources) {
+  const [, , name, , project] = resources[0]?.urn.split(":") ?? [];
+  if (project === undefined) return false;
+  return filesBelow(join(folder, "locks/organization", project, name), (file) => !file.endsWith(ATTRIBUTES)).length > 0;
+}
+
 /** What of libvirt has no data in it, and how the ids of all there are of it are listed. */
 const LISTS = {
   "libvirt:index/domain:Domain": () => ["list", "--all", "--uuid"],
@@ -168,7 +175,12 @@ function engineOn(engine, args) {
 
 async function main([engine, ...args]) {
   const folder = stateFolder(process.env.PULUMI_BACKEND_URL);
-  if (folder === undefined) return;
+  if (folder === undefined || !existsSync(folder)) return;
+  // One at a time: two would put the same things right, the later one over what a run has done by then.
+  await withLock(join(folder, "..", ".nixvm-recover"), 600_000, () => recover(folder, engine, args));
+}
+
+async function recover(folder, engine, args) {
   const say = (line) => console.error(`nixvm: ${line}`);
   const dead = deadLocks(folder);
   // Before the locks: were this broken off, the next one would do it.
@@ -189,6 +201,8 @@ async function main([engine, ...args]) {
     throw error;
   }
   const { pending_operations: pending = [], resources = [] } = state.deployment ?? {};
+  // A run that is at work: what it has begun is its own. The engine refuses this one.
+  if (isLocked(folder, [...resources, ...pending.map(({ resource }) => resource)])) return;
   if (pending.length > 0) {
     // Each of our resources can be made and deleted again, so the next run finds out for itself what became of it. Pulumi would go on to
     // warn, and to ask for a refresh by hand.

@@ -184,6 +184,20 @@ case "$*" in *export*) cat '${dir.replaceAll("'", `'\\''`)}/state.json' ;; *impo
     });
   });
 
+  it("what a run has under way that is at work is left to it", () => {
+    const urn = "urn:pulumi:dev::nixvm::libvirt:index/pool:Pool::pool-local";
+    const state = { resources: [{ urn }], pending_operations: [{ type: "creating", resource: { urn } }] };
+    plant(dir, {
+      ".pulumi/stacks/nixvm/dev.json": JSON.stringify({ version: 3, checkpoint: { latest: state } }),
+      [`${locks}/alive.json`]: JSON.stringify({ ...mine, pid: process.pid }),
+    });
+    expect(shim(["up", "-s", "dev"], state)).toEqual({
+      code: 0,
+      err: "",
+      calls: ["stack export -s dev --non-interactive", "up -s dev"],
+    });
+  });
+
   it("a state is looked at after a run that failed, and not after one that ended well", () => {
     const history = (at: number, result: string): void =>
       plant(dir, { [`.pulumi/history/nixvm/dev/dev-${at}.history.json`]: JSON.stringify({ result }) });
