@@ -2,6 +2,7 @@ import { look } from "./agent";
 import { Clock, systemClock } from "./clock";
 import { machineOf } from "./domainXml";
 import { forEach } from "./parallel";
+import { isTestDriver } from "./testDriver";
 import { Libvirt, LibvirtError, Virsh } from "./virsh";
 
 /** A VM of the plan, as far as it takes to find it. */
@@ -40,7 +41,7 @@ export async function fleetFacts(
   wanted: readonly WantedVm[],
   { libvirt, clock }: FactsDeps = real,
 ): Promise<Record<string, FoundVm>> {
-  const vms = wanted.filter(({ uri }) => !uri.startsWith("test:"));
+  const vms = wanted.filter(({ uri }) => !isTestDriver(uri));
   const uris = [...new Set(vms.map(({ uri }) => uri))];
   const lists = await forEach(uris, (uri) => libvirt(uri).domains());
   const there = vms.flatMap((vm) => {

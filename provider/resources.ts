@@ -7,6 +7,7 @@ import { Deps } from "./gate";
 import { checkGuest, Failure, GuestInputs, guestInputs, Props, readInputs, UNKNOWN } from "./inputs";
 import { applyGuest, deleteGuest, Found, readGuest } from "./lifecycle";
 import { memoryOf, refusal } from "./memory";
+import { isTestDriver } from "./testDriver";
 import { Libvirt, LibvirtError } from "./virsh";
 
 /** What a Guest needs from the outside; replaced in tests. */
@@ -128,7 +129,7 @@ export class GuestType implements ResourceType {
   private async foresee(urn: string, olds: Props, news: Props): Promise<void> {
     // Not all of the others are known yet.
     const { data } = foreseen.safeParse(news);
-    if (data === undefined || data.uri.startsWith("test:") || olds["imageDigest"] === data.imageDigest) return;
+    if (data === undefined || isTestDriver(data.uri) || olds["imageDigest"] === data.imageDigest) return;
     const { vm, uri, persistPath } = data;
     try {
       await checkSnapshot(persistPath, this.deps(urn, uri, vm), this.promised);

@@ -5,7 +5,7 @@ import { existsSync, readdirSync, readFileSync, realpathSync, rmSync, statSync }
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { processInfo } from "./host-process.mjs";
+import { processInfo, withLock } from "./host-process.mjs";
 import { readJson } from "./files.mjs";
 import { virsh } from "./host-run.mjs";
 
@@ -96,6 +96,13 @@ export function isInterrupted(folder) {
   );
 }
 
+/** Whether somebody works on the stack of these resources, whose URNs have its name and its project. */
+export function isLocked(folder, resources) {
+  const [, , name, , project] = resources[0]?.urn.split(":") ?? [];
+  if (project === undefined) return false;
+  return filesBelow(join(folder, "locks/organization", project, name), (file) => !file.endsWith(ATTRIBUTES)).length > 0;
+}
+
 /** What of libvirt has no data in it, and how the ids of all there are of it are listed. */
 const LISTS = {
   "libvirt:index/domain:Domain": () => ["list", "--all", "--uuid"],
@@ -105,6 +112,7 @@ const LISTS = {
 };
 /** Volumes that can be made again as they were. */
 const AGAIN = /\$nixvm:index:(OverlayDisk|BaseImage)\$/;
+const GUEST = "nixvm:index:Guest";
 const DATA = /\$nixvm:index:PersistentVolume\$/;
 
 /**
@@ -124,8 +132,7 @@ export async function vanished(resources, list) {
   }
   const unsure = new Set(gone.filter(({ urn }) => DATA.test(urn)).map(({ from }) => from));
   const sure = gone.filter(({ type, urn, from }) => !type.includes("volume") || (AGAIN.test(urn) && !unsure.has(from)));
-  const domains = new Set(sure.map(({ id }) => id));
-  return [...sure, ...resources.filter(({ type, id }) => type === "nixvm:index:Guest" && domains.has(id))];
+  return sure;
 }
 
 /** What libvirt lists, asked once for each host; undefined when it does not answer, which the run itself then says better. */
@@ -142,6 +149,8 @@ function lister() {
     return answers.get(key);
   };
 }
+
+const nameOf = (urn) => urn.split("::").at(-1);
 
 /** Options of a command line that say which stack of which project is meant. */
 export function stackArguments(args) {
@@ -166,7 +175,12 @@ function engineOn(engine, args) {
 
 async function main([engine, ...args]) {
   const folder = stateFolder(process.env.PULUMI_BACKEND_URL);
-  if (folder === undefined) return;
+  if (folder === undefined || !existsSync(folder)) return;
+  // One at a time: two would put the same things right, the later one over what a run has done by then.
+  await withLock(join(folder, "..", ".nixvm-recover"), 600_000, () => recover(folder, engine, args));
+}
+
+async function recover(folder, engine, args) {
   const say = (line) => console.error(`nixvm: ${line}`);
   const dead = deadLocks(folder);
   // Before the locks: were this broken off, the next one would do it.
@@ -187,19 +201,23 @@ async function main([engine, ...args]) {
     throw error;
   }
   const { pending_operations: pending = [], resources = [] } = state.deployment ?? {};
+  // A run that is at work: what it has begun is its own. The engine refuses this one.
+  if (isLocked(folder, [...resources, ...pending.map(({ resource }) => resource)])) return;
   if (pending.length > 0) {
     // Each of our resources can be made and deleted again, so the next run finds out for itself what became of it. Pulumi would go on to
     // warn, and to ask for a refresh by hand.
-    for (const { type, resource } of pending) say(`it was ${type} ${resource.urn.split("::").at(-1)}`);
+    for (const { type, resource } of pending) say(`it was ${type} ${nameOf(resource.urn)}`);
     delete state.deployment.pending_operations;
     run(["stack", "import"], JSON.stringify(state));
   }
   const gone = await vanished(resources, lister());
-  if (gone.length > 0) {
-    for (const { urn } of gone)
-      say(`${urn.split("::").at(-1)} is not there any more and is taken off the stack's state`);
-    run(["refresh", "--yes", "--skip-preview", ...gone.flatMap(({ urn }) => ["--target", urn])]);
-  }
+  for (const { urn } of gone) say(`${nameOf(urn)} is not there any more and is taken off the stack's state`);
+  // A guest that was being changed may be off, or on a disk that is not the one of the state: one that goes back would be left so.
+  const guests = resources.filter(({ type }) => type === GUEST);
+  const targets = new Set([...gone, ...guests].map(({ urn }) => urn));
+  if (targets.size === 0) return;
+  if (guests.length > 0) say("the last run did not end well: it is looked how its guests are");
+  run(["refresh", "--yes", "--skip-preview", ...[...targets].flatMap((urn) => ["--target", urn])]);
 }
 
 if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {

@@ -57,7 +57,7 @@ export function withRollout(
 /** What is known of a VM; `undefined` when its start can hurt nobody: it is new, or off without anything new to try. */
 function standingOf(vm: VmPlan, host: HostPlan | undefined, context: PlanContext): Known | undefined {
   // Nobody has looked, or there is nothing to see in libvirt's test driver: taken for one that is there.
-  if (context.current === undefined || host?.uri.startsWith("test:")) return { changes: false };
+  if (context.current === undefined || /^test[:+]/.test(host?.uri ?? "")) return { changes: false };
   const current = context.current[vm.name];
   if (current === undefined) return undefined;
   const digest = context.images?.[vm.image]?.digest;

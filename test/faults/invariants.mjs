@@ -49,7 +49,8 @@ export async function violations({ world, project, shape, wish, images, known, d
       ["runs", xml],
       ["is defined", inactive],
     ]) {
-      const boot = /<source file=["']([^"']*)["']\/>\s*(?:<backingStore\/>\s*)?<target dev=["']vda["']/.exec(text)?.[1];
+      const disk = text.split("<disk ").find((part) => part.includes("<serial>boot</serial>"));
+      const boot = /<source file=["']([^"']*)["']/.exec(disk ?? "")?.[1];
       const file = boot?.split("/").at(-1) ?? "";
       if (!file.startsWith(`${prefix}-${vm}-${digest}-`))
         wrong.push(`${vm} ${what} with ${boot}, wanted one of ${digest}`);

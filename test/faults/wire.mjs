@@ -103,7 +103,7 @@ export class Wire {
   /** Names of the volumes that somebody asked to delete since then. */
   deleted = [];
   #pairs = new Set();
-  #hook;
+  #hook = () => false;
   #server;
 
   /** `correct(packet, procedure, status)` gives what the client gets to see of an answer. */

@@ -43,7 +43,10 @@ export class PlayedWorld {
     }
     world.direct = `test+unix:///default?socket=${socket}`;
     // The driver forgets everything with its last connection.
-    world.holder = spawn("virsh", ["-q", "-c", world.direct], { stdio: ["pipe", "ignore", "ignore"] });
+    world.holder = spawn("virsh", ["-q", "-c", world.direct], { stdio: ["pipe", "pipe", "ignore"] });
+    const connected = new Promise((resolve) => world.holder.stdout.once("data", resolve));
+    world.holder.stdin.write("uri\n");
+    await connected;
     world.wire = new Wire(join(dir, "wire"), socket, corrected);
     await world.wire.open();
     world.host = { uri: `test+unix:///default?socket=${join(dir, "wire")}`, pool: { path: dir } };

@@ -89,15 +89,15 @@ describe("what a state has and libvirt has not", () => {
       { state, there: missing.includes("libvirt") ? undefined : all.filter((id) => !missing.includes(id)) },
     );
 
-  it("is found: a domain with its guest, a pool, an overlay", () => {
+  it("is found: a domain, a pool, an overlay", () => {
     expect(without()).toEqual([]);
-    expect(without("web")).toEqual(["Domain web", "Guest web"]);
+    expect(without("web")).toEqual(["Domain web"]);
     expect(without("pool", "/pool/web-overlay")).toEqual(["Pool pool", "Volume /pool/web-overlay"]);
   });
 
   it("is never a volume with data, and none of a pool in which one is away", () => {
     expect(without("/pool/web-persist", "/pool/web-scratch")).toEqual([]);
-    expect(without("/pool/web-persist", "/pool/web-overlay", "db")).toEqual(["Domain db", "Guest db"]);
+    expect(without("/pool/web-persist", "/pool/web-overlay", "db")).toEqual(["Domain db"]);
   });
 
   it("is nothing when libvirt does not answer", () => {
@@ -184,6 +184,20 @@ case "$*" in *export*) cat '${dir.replaceAll("'", `'\\''`)}/state.json' ;; *impo
     });
   });
 
+  it("what a run has under way that is at work is left to it", () => {
+    const urn = "urn:pulumi:dev::nixvm::libvirt:index/pool:Pool::pool-local";
+    const state = { resources: [{ urn }], pending_operations: [{ type: "creating", resource: { urn } }] };
+    plant(dir, {
+      ".pulumi/stacks/nixvm/dev.json": JSON.stringify({ version: 3, checkpoint: { latest: state } }),
+      [`${locks}/alive.json`]: JSON.stringify({ ...mine, pid: process.pid }),
+    });
+    expect(shim(["up", "-s", "dev"], state)).toEqual({
+      code: 0,
+      err: "",
+      calls: ["stack export -s dev --non-interactive", "up -s dev"],
+    });
+  });
+
   it("a state is looked at after a run that failed, and not after one that ended well", () => {
     const history = (at: number, result: string): void =>
       plant(dir, { [`.pulumi/history/nixvm/dev/dev-${at}.history.json`]: JSON.stringify({ result }) });
@@ -191,7 +205,18 @@ case "$*" in *export*) cat '${dir.replaceAll("'", `'\\''`)}/state.json' ;; *impo
     history(2, "succeeded");
     expect(shim(["up"]).calls).toEqual(["up"]);
     history(3, "failed");
-    expect(shim(["up"]).calls.slice(1)).toEqual(["stack export --non-interactive", "up"]);
+    const resources = ["web", "db"].map((name) => ({
+      urn: `urn:x::${name}-guest`,
+      type: "nixvm:index:Guest",
+      id: name,
+    }));
+    const { calls, err } = shim(["up", "--stack", "dev"], { resources });
+    expect(calls.slice(1)).toEqual([
+      "stack export --stack dev --non-interactive",
+      "refresh --yes --skip-preview --target urn:x::web-guest --target urn:x::db-guest --stack dev --non-interactive",
+      "up --stack dev",
+    ]);
+    expect(err).toBe("nixvm: the last run did not end well: it is looked how its guests are\n");
   });
 
   it("nothing is looked at for a command that changes nothing, and for a state that is not in files here", () => {
