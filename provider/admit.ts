@@ -40,11 +40,15 @@ const silentMs = 60_000;
 const unreachableMs = 20_000;
 
 /**
- * Returns when a VM that runs may be stopped for a change: the rollout is not paused, a window is open, and the wave before has been
- * healthy for long enough since its boot. Watches that wave meanwhile. Throws {@link NotAdmitted} otherwise. What has passed of the
+ * Returns when a VM that runs may be stopped for a change: no other has failed, the rollout is not paused, a window is open, and the
+ * wave before has been healthy for long enough since its boot. Watches that wave meanwhile. Throws {@link NotAdmitted} otherwise. What has passed of the
  * time is known by the guests, so that another run waits for the rest only.
  */
 export async function admit(vm: string, rollout: RolloutInput | undefined, deps: Deps): Promise<void> {
+  const failed = deps.failed.vm;
+  if (failed !== undefined && failed !== vm) {
+    throw new NotAdmitted(`${vm}: the rollout stops before it: ${failed} has failed; what is left stays as it is`);
+  }
   if (rollout === undefined) return;
   if (rollout.pause) {
     throw new NotAdmitted(

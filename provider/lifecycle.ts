@@ -63,6 +63,7 @@ export async function applyGuest(
     // The VM is what it was, and so has the state to be.
     if (error instanceof DataError) throw new Error(`${want.vm}: ${error.message}`, { cause: error });
     if (!(error instanceof GuestFailure)) throw error;
+    deps.failed.vm ??= want.vm;
     if (error.look) Object.assign(observed, outputs(want, error.look, undefined), { healthy: false });
     const message = await explain(want, error, before);
     // One that was well on this very overlay has another trouble than its image.

@@ -1,3 +1,4 @@
+import { admit, rolloutInput } from "./admit";
 import { Clock } from "./clock";
 import { diffGuest, onlyDomainUnknown, ResourceDiff } from "./diff";
 import { checkSnapshot, DataError, Promised } from "./dataSnapshot";
@@ -53,9 +54,10 @@ export class GuestType implements ResourceType {
    * registers the guest as a new one and shows what was before to nobody, so that why it restarts, a refused shrink, and what the
    * VM was last healthy on could not be told without this.
    */
-  private readonly replaced = new Map<string, { inputs: Props; outputs: Props }>();
+  private readonly replaced = new Map<string, { inputs: Props; outputs: Props; news: Props }>();
   private readonly told = new Set<string>();
   private readonly promised: Promised = new Map();
+  private readonly failed: { vm?: string } = {};
 
   constructor(private readonly world: World) {}
 
@@ -77,7 +79,7 @@ export class GuestType implements ResourceType {
   diff({ urn }: Target, oldInputs: Props, olds: Props, news: Props): ResourceDiff {
     const diff = diffGuest(oldInputs, news, olds);
     if (onlyDomainUnknown(diff, news)) {
-      this.replaced.set(urn, { inputs: oldInputs, outputs: olds });
+      this.replaced.set(urn, { inputs: oldInputs, outputs: olds, news });
     } else {
       this.refuse(olds, news);
       this.tell(urn, news, diff.reasons);
@@ -122,7 +124,11 @@ export class GuestType implements ResourceType {
 
   async delete({ urn }: Target, inputs: Props, timeout: number): Promise<void> {
     const want = decode(inputs);
-    await deleteGuest(want, timeout, this.deps(urn, want.uri, want.vm));
+    const deps = this.deps(urn, want.uri, want.vm);
+    // A restart for another domain is one of the rollout too; a VM that leaves is not.
+    const replaced = this.replaced.get(urn);
+    if (replaced && want.running) await admit(want.vm, rolloutInput.optional().parse(replaced.news["rollout"]), deps);
+    await deleteGuest(want, timeout, deps);
   }
 
   /** What an upgrade would fail for before its VM is stopped. A libvirt that does not answer is told of elsewhere. */
@@ -160,6 +166,7 @@ export class GuestType implements ResourceType {
     return {
       libvirt: this.world.libvirt(uri),
       disks: this.world.disks(uri),
+      failed: this.failed,
       libvirtAt: (other) => this.world.libvirt(other),
       clock,
       signal,

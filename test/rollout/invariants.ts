@@ -38,11 +38,11 @@ function together({ scenario, vms }: Simulation, { plan, changes }: Run): string
 }
 
 /** Nobody begins after a failure; nobody of a later wave before all of an earlier one are done. */
-function order({ plan, changes, failedAt }: Run): string[] {
+function order({ plan, changes, brokeAt }: Run): string[] {
   const waveOf = (name: string) => plan.waves.findIndex(({ vms }) => vms.includes(name));
   const down = changes.filter(isDown);
   return down.flatMap((change) => [
-    ...(failedAt !== undefined && change.downFrom > failedAt ? [`${change.vm} goes down after a failure`] : []),
+    ...(brokeAt !== undefined && change.downFrom > brokeAt ? [`${change.vm} goes down after a failure`] : []),
     ...down
       .filter((other) => waveOf(other.vm) < waveOf(change.vm) && (other.to ?? Infinity) > change.downFrom)
       .map((other) => `${change.vm} goes down before ${other.vm} is done`),

@@ -70,6 +70,10 @@ export interface Run {
   quarantined: Map<string, string[]>;
   started: { vm: string; image: string }[];
   failedAt?: number;
+  /** When the first VM failed, of which the engine hears when that VM is back on its former image. */
+  brokeAt?: number;
+  /** What its provider remembers of a failure. */
+  stopped: { vm?: string };
   brokenOff: boolean;
   ok: boolean;
 }
@@ -166,7 +170,7 @@ export class Simulation {
     for (const line of formatWaves(plan)) this.say(line);
     if (this.refused(plan, image)) return;
     const run: Run = {
-      ...{ image, plan, changes: [], started: [], brokenOff: false, ok: false },
+      ...{ image, plan, changes: [], started: [], stopped: {}, brokenOff: false, ok: false },
       quarantined: new Map(
         plan.vms.map(({ name, retry }) => [
           name,
@@ -304,6 +308,7 @@ export class Simulation {
       libvirt: this.hosts.get(vm.host)!,
       libvirtAt: (uri) => this.hosts.get(uri)!,
       disks: undefined as never,
+      failed: run.stopped,
       clock,
       signal,
       progress: (line) => {
@@ -312,7 +317,10 @@ export class Simulation {
         waited = line.startsWith("waits") ? about : waited;
       },
       info: (line) => this.say(`${name} ${said(line)}`),
-      warn: (line) => this.say(`${name} warns: ${said(line)}`),
+      warn: (line) => {
+        if (line.includes("failed, going back")) run.brokeAt ??= this.time.now;
+        this.say(`${name} warns: ${said(line)}`);
+      },
     };
     try {
       const outputs = await applyGuest(news, plan.gateTimeoutSeconds, deps, memoryOf(old?.outputs ?? {}));
@@ -325,6 +333,7 @@ export class Simulation {
       change.outcome = "failed";
       change.said = said(message.split(`\n${name}: `)[1] ?? "");
       run.failedAt ??= this.time.now;
+      run.brokeAt ??= this.time.now;
       if (error instanceof InitFailed)
         this.state.set(name, { inputs: { ...news }, outputs: error.properties, broken: true });
       this.say(

@@ -1,5 +1,7 @@
 import { admit, NotAdmitted, type RolloutInput, rolloutInput } from "../../provider/admit";
 import { applyGuest } from "../../provider/lifecycle";
+import { UNKNOWN } from "../../provider/inputs";
+import { GuestType } from "../../provider/resources";
 import { LibvirtError } from "../../provider/virsh";
 import { planOf } from "./plan-support";
 import { FakeLibvirt, Scene, START, want } from "./provider-fake";
@@ -31,6 +33,27 @@ async function refusal(input: RolloutInput = rollout): Promise<string> {
 }
 const says = (change: object) => (scene.libvirt.status = { ...scene.libvirt.status, ...change });
 const reached = () => scene.clock.now() / 1000;
+
+test("a VM is not stopped for a change after another one has failed, which the engine may not know of yet", async () => {
+  scene.libvirt.status!["healthy"] = false;
+  await expect(applyGuest(want, 60, scene.deps)).rejects.toThrow("not healthy");
+  await expect(admit("db", undefined, scene.deps)).rejects.toThrow(
+    "db: the rollout stops before it: web has failed; what is left stays as it is",
+  );
+  await admit("web", undefined, scene.deps);
+});
+
+test("a VM whose domain is replaced is stopped in its turn only; one that leaves the stack at once", async () => {
+  const type = new GuestType(scene.world());
+  const target = { urn: "urn:web", id: want.uuid };
+  const paused = { ...want, rollout: { ...rollout, pause: true } };
+  const deleted = () => type.delete(target, { ...want }, 60);
+  type.diff(target, { ...want }, {}, { ...paused, domainId: UNKNOWN });
+  await expect(deleted()).rejects.toThrow("web: the rollout is paused");
+  expect(scene.libvirt.calls).not.toContain("shutdown agent");
+  await new GuestType(scene.world()).delete(target, { ...want }, 60);
+  expect(scene.libvirt.calls).toContain("shutdown agent");
+});
 
 describe("a VM may be stopped for a change", () => {
   test("at once when nothing is said, and nobody is asked", async () => {

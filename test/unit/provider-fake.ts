@@ -3,6 +3,7 @@ import { Cancelled, Clock } from "../../provider/clock";
 import { Disks } from "../../provider/disks";
 import { Deps } from "../../provider/gate";
 import { GuestInputs } from "../../provider/inputs";
+import type { World } from "../../provider/resources";
 import { DomainRef, DomainState } from "../../provider/parse";
 import { AgentCommand, Libvirt, LibvirtError } from "../../provider/virsh";
 
@@ -272,10 +273,24 @@ export class Scene {
     libvirt: this.libvirt,
     disks: noDisks,
     libvirtAt: () => this.libvirt,
+    failed: {},
     clock: this.clock,
     signal: this.abort.signal,
     progress: (line) => this.progress.push(line),
     info: (line) => this.infos.push(line),
     warn: (line) => this.warnings.push(line),
   };
+
+  /** The same as a provider sees it. */
+  world(): World {
+    const { disks, clock } = this.deps;
+    const display = { log: () => undefined, flush: () => Promise.resolve() };
+    return {
+      libvirt: () => this.libvirt,
+      disks: () => disks,
+      clock,
+      signal: this.abort.signal,
+      display: () => display,
+    };
+  }
 }
