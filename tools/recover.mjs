@@ -124,28 +124,78 @@ const DATA = /\$nixvm:index:PersistentVolume\$/;
 export async function vanished(resources, list) {
   const gone = [];
   for (const resource of resources.filter(({ type, id }) => type in LISTS && id)) {
-    const host = resources.find(({ urn }) => resource.provider?.startsWith(`${urn}::`));
+    const uri = uriOf(resource, resources);
     const args = LISTS[resource.type](resource);
-    const there = typeof host?.inputs?.uri === "string" ? await list(host.inputs.uri, args) : undefined;
+    const there = uri && (await list(uri, args));
     if (there !== undefined && !there.includes(resource.id))
-      gone.push({ ...resource, from: JSON.stringify([host.urn, args]) });
+      gone.push({ ...resource, from: JSON.stringify([uri, args]) });
   }
   const unsure = new Set(gone.filter(({ urn }) => DATA.test(urn)).map(({ from }) => from));
   const sure = gone.filter(({ type, urn, from }) => !type.includes("volume") || (AGAIN.test(urn) && !unsure.has(from)));
   return sure;
 }
 
-/** What libvirt lists, asked once for each host; undefined when it does not answer, which the run itself then says better. */
+/** A volume that the planner names so holds a system, and can be made again. */
+const SYSTEM = /^(.+-[0-9a-f]{12}-[0-9a-f]{8}\.qcow2|base-[0-9a-f]{12}\.(qcow2|raw))$/;
+
+/**
+ * Volumes that a broken-off run has made and the state does not know: in a pool that the stack itself has made, called as the planner
+ * calls overlays and base images of this stack, and used by no domain and no other volume there. `ask(uri, ...commands)` gives what
+ * virsh prints, undefined when one of them fails.
+ */
+export async function orphans(resources, ask) {
+  const known = new Set(resources.map(({ id }) => id));
+  const found = [];
+  for (const pool of resources.filter(({ type, id }) => type === "libvirt:index/pool:Pool" && id)) {
+    const uri = uriOf(pool, resources);
+    const listed = uri && (await ask(uri, `vol-list --pool ${pool.inputs.name}`));
+    const volumes = (listed ?? "").split("\n").map((line) => line.trim().split(/\s+/));
+    const [, , stack, , project] = pool.urn.split(":");
+    const prefix = `${project}-${stack}-`;
+    const unknown = volumes.filter(
+      ([name, path]) => name?.startsWith(prefix) && SYSTEM.test(name.slice(prefix.length)) && !known.has(path),
+    );
+    // virsh reads its commands as a shell would: a name that it could read otherwise ends this.
+    if (unknown.length === 0 || volumes.some(([name]) => /[^\w.+@-]/.test(name ?? ""))) continue;
+    const domains = await ask(uri, "list --all --uuid");
+    const uuids = (domains ?? "").split(/\s+/).filter(Boolean);
+    const uses = await ask(
+      uri,
+      ...uuids.flatMap((uuid) => [`dumpxml ${uuid}`, `dumpxml --inactive ${uuid}`]),
+      ...volumes.filter(([name]) => name).map(([name]) => `vol-dumpxml --pool ${pool.inputs.name} --vol ${name}`),
+    );
+    if (domains === undefined || uses === undefined) continue;
+    for (const [name, path] of unknown) {
+      // Its own description names it twice: as its key and as its path.
+      const used = uses.split(path).length - 1 > 2;
+      if (!used) found.push({ uri, pool: pool.inputs.name, name });
+    }
+  }
+  return found;
+}
+
+/** libvirt of a resource of the libvirt provider; undefined when the state does not say it in clear. */
+function uriOf(resource, resources) {
+  const uri = resources.find(({ urn }) => resource.provider?.startsWith(`${urn}::`))?.inputs?.uri;
+  return typeof uri === "string" ? uri : undefined;
+}
+
+/** What virsh prints; undefined when libvirt does not answer, which the run itself then says better. */
+async function ask(uri, ...commands) {
+  const { ok, out } = await virsh(uri, [commands.join("; ")], { ms: 60_000 });
+  return ok ? out : undefined;
+}
+
+/** What libvirt lists, asked once for each host. */
 function lister() {
   const answers = new Map();
   return (uri, args) => {
     const key = `${uri} ${args.join(" ")}`;
-    if (!answers.has(key)) {
+    if (!answers.has(key))
       answers.set(
         key,
-        virsh(uri, args, { ms: 60_000 }).then(({ ok, out }) => (ok ? out.split(/\s+/) : undefined)),
+        ask(uri, args.join(" ")).then((out) => out?.split(/\s+/)),
       );
-    }
     return answers.get(key);
   };
 }
@@ -212,6 +262,10 @@ async function recover(folder, engine, args) {
   }
   const gone = await vanished(resources, lister());
   for (const { urn } of gone) say(`${nameOf(urn)} is not there any more and is taken off the stack's state`);
+  for (const { uri, pool, name } of await orphans(resources, ask)) {
+    if ((await ask(uri, `vol-delete --pool ${pool} --vol ${name}`)) !== undefined)
+      say(`${name}, which the last run had just made and nothing uses, is removed`);
+  }
   // A guest that was being changed may be off, or on a disk that is not the one of the state: one that goes back would be left so.
   const guests = resources.filter(({ type }) => type === GUEST);
   const targets = new Set([...gone, ...guests].map(({ urn }) => urn));

@@ -105,6 +105,71 @@ describe("what a state has and libvirt has not", () => {
   });
 });
 
+describe("what a broken-off run has made and its state does not know", () => {
+  const provider = "urn:pulumi:dev::fleet::pulumi:providers:libvirt::host-local";
+  const state = (pool = true): object[] => [
+    { urn: provider, type: "pulumi:providers:libvirt", id: "p", inputs: { uri: "qemu:///system" } },
+    {
+      urn: "urn:pulumi:dev::fleet::libvirt:index/volume:Volume::x",
+      type: "v",
+      id: "/pool/fleet-dev-web-00000000000a-00000001.qcow2",
+    },
+    ...(pool
+      ? [
+          {
+            urn: "urn:pulumi:dev::fleet::libvirt:index/pool:Pool::pool-local",
+            type: "libvirt:index/pool:Pool",
+            id: "uuid",
+            provider: `${provider}::p`,
+            inputs: { name: "fleet-dev" },
+          },
+        ]
+      : []),
+  ];
+  const volumes = (...names: string[]): string => names.map((name) => ` ${name}   /pool/${name}`).join("\n");
+  /** Names found in a pool, given the XML of its domains. */
+  const found = (names: string[], domains = "", resources = state()): string[] =>
+    evaluate(
+      "recover",
+      `m.orphans(input.resources, async (uri, ...commands) => {
+        const own = (name) => "<key>/pool/" + name + "</key><path>/pool/" + name + "</path>";
+        const of = (command) =>
+          command.startsWith("vol-list") ? input.list
+          : command.startsWith("list") ? "1-2-3"
+          : command.startsWith("dumpxml") ? input.domains
+          : own(command.split(" ").at(-1)) + (command.endsWith("00000002.qcow2") ? "<path>/pool/fleet-dev-base-00000000000b.qcow2</path>" : "");
+        return input.domains === "no answer" && commands[0].startsWith("dumpxml") ? undefined : commands.map(of).join("");
+      }).then((all) => all.map(({ name }) => name))`,
+      { resources, list: volumes(...names), domains },
+    );
+  const overlay = "fleet-dev-web-00000000000b-00000003.qcow2";
+
+  it("is an overlay or a base image that nothing uses", () => {
+    const base = "fleet-dev-base-00000000000c.raw";
+    expect(found([overlay, base, "fleet-dev-web-00000000000a-00000001.qcow2"])).toEqual([overlay, base]);
+  });
+
+  it.each([
+    ["the data of a VM", ["fleet-dev-web-persist", "fleet-dev-web-persist-g2", "fleet-dev-web-seed.iso"], ""],
+    ["anything of another stack", ["fleet-prod-web-00000000000b-00000003.qcow2"], ""],
+    ["anything with a name of somebody's", ["precious.qcow2", "fleet-dev-web-notes.qcow2"], ""],
+    ["a disk of a domain", [overlay], `<source file='/pool/${overlay}'/>`],
+    [
+      "a base image of an overlay",
+      ["fleet-dev-base-00000000000b.qcow2", "fleet-dev-web-00000000000b-00000002.qcow2"],
+      "<source file='/pool/fleet-dev-web-00000000000b-00000002.qcow2'/>",
+    ],
+    ["anything when libvirt does not say who uses what", [overlay], "no answer"],
+    ["anything beside a name that virsh would read as a command", [overlay, "x;undefine"], ""],
+  ])("is never taken away: %s", (_, names, domains) => {
+    expect(found(names, domains)).toEqual([]);
+  });
+
+  it("is not looked for in a pool that others may use", () => {
+    expect(found([overlay], "", state(false))).toEqual([]);
+  });
+});
+
 describe("before a run", () => {
   const ended = spawnSync(process.execPath, ["-e", ""]).pid;
   const mine = { ...lock({ hostname: hostname() }), timestamp: new Date().toISOString() };
