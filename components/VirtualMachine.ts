@@ -221,7 +221,9 @@ export interface VmSummary {
 
 /** Without that its place in the rollout is said by what it depends on, and another VM more is no other input. */
 function seesToSomething(rollout: plan.RolloutContext | null): rollout is plan.RolloutContext {
-  return rollout !== null && (rollout.pause || rollout.before.length > 0 || rollout.windows.length > 0);
+  if (rollout === null) return false;
+  const { pause, before, windows, timeLimitSeconds } = rollout;
+  return pause || before.length > 0 || windows.length > 0 || timeLimitSeconds !== undefined;
 }
 
 function nicOf(network: plan.Attachment, mac: string): DomainSpec["nic"] {

@@ -20,6 +20,7 @@ export const rolloutInput = z.strictObject({
     .array(z.strictObject({ days: z.array(z.enum(DAYS)).min(1).readonly(), from: text, to: text, zone: text }))
     .readonly(),
   pause: z.boolean(),
+  timeLimitSeconds: z.number().positive().optional(),
 });
 
 export type RolloutInput = z.infer<typeof rolloutInput>;
@@ -66,7 +67,8 @@ export async function admit(vm: string, rollout: RolloutInput | undefined, deps:
   }
 }
 
-async function soaked(vm: string, { windows, before, soakSeconds }: RolloutInput, deps: Deps): Promise<void> {
+async function soaked(vm: string, rollout: RolloutInput, deps: Deps): Promise<void> {
+  const { windows, before, soakSeconds, timeLimitSeconds = Number.POSITIVE_INFINITY } = rollout;
   const witnesses = before.map((one) => new Witness(one, soakSeconds * 1000, deps));
   const backoff = new Backoff(deps.clock, deps.signal, 1000, 10_000);
   for (;;) {
@@ -77,6 +79,11 @@ async function soaked(vm: string, { windows, before, soakSeconds }: RolloutInput
       const then = next === null ? "none opens within two weeks" : `the next one opens ${formatMoment(next)}`;
       throw new NotAdmitted(
         `${vm}: outside of the rollout's windows (nixvm:rollout.windows), so it is not restarted; ${then}; run "pulumi up" again then`,
+      );
+    }
+    if (deps.clock.now() - deps.begun >= timeLimitSeconds * 1000) {
+      throw new NotAdmitted(
+        `${vm}: the run has gone on for longer than nixvm:rollout.timeLimit (${formatDuration(timeLimitSeconds)}), so it is not restarted; run "pulumi up" again`,
       );
     }
     const left = await forEach(witnesses, (witness) => witness.left());

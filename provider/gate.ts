@@ -15,6 +15,8 @@ export interface Deps {
   /** That of another host of the fleet. */
   libvirtAt: (uri: string) => Libvirt;
   clock: Clock;
+  /** When this run began, on the clock's `now`. */
+  begun: number;
   /** Of this run: the VM that was not healthy after its change. The engine hears of it only when the VM is back on its former image. */
   failed: { vm?: string };
   /** Aborts every wait when the engine cancels. */

@@ -58,8 +58,11 @@ export class GuestType implements ResourceType {
   private readonly told = new Set<string>();
   private readonly promised: Promised = new Map();
   private readonly failed: { vm?: string } = {};
+  private readonly begun: number;
 
-  constructor(private readonly world: World) {}
+  constructor(private readonly world: World) {
+    this.begun = world.clock.now();
+  }
 
   check(urn: string, olds: Props | undefined, news: Props): Failure[] {
     const fresh = olds === undefined || Object.keys(olds).length === 0;
@@ -167,6 +170,7 @@ export class GuestType implements ResourceType {
       libvirt: this.world.libvirt(uri),
       disks: this.world.disks(uri),
       failed: this.failed,
+      begun: this.begun,
       libvirtAt: (other) => this.world.libvirt(other),
       clock,
       signal,

@@ -181,6 +181,13 @@ const rollout = leaf.keys(
       .duration()
       .optional()
       .describe("How long a clean stop may take before the power is cut. Default 2m under KVM, 6m under TCG."),
+    /** T-39. */
+    timeLimit: leaf
+      .duration()
+      .optional()
+      .describe(
+        "How long one run may go on to restart VMs for a change; what is left then waits for the next run. Default: no limit.",
+      ),
     /** T-47. */
     goBack: leaf
       .bool()
@@ -211,7 +218,7 @@ const rollout = leaf.keys(
       .optional()
       .describe("Images that failed and may be tried again, by the digest that the refusal names. Default none."),
   },
-  `${POLICY_KEYS}, gateTimeout, stopTimeout, goBack, keepImages, restoreDataOnRollback and retry`,
+  `${POLICY_KEYS}, gateTimeout, stopTimeout, timeLimit, goBack, keepImages, restoreDataOnRollback and retry`,
 );
 
 const group = leaf.keys(

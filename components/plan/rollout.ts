@@ -24,6 +24,7 @@ export function policyOf(config: Config, group: string | null): RolloutPolicy {
       zone: zone ?? "UTC",
     })),
     pause: written.pause ?? false,
+    timeLimitSeconds: parseDuration(config.rollout?.timeLimit) ?? null,
   };
 }
 
@@ -103,6 +104,7 @@ function contextOf(wave: Wave, waves: readonly Wave[], { vms, hosts, policyOf }:
     soakSeconds,
     windows: policy.windows,
     pause: policy.pause,
+    ...(policy.timeLimitSeconds === null ? {} : { timeLimitSeconds: policy.timeLimitSeconds }),
   };
 }
 

@@ -305,6 +305,8 @@ export interface RolloutPolicy {
   /** None: at any time. */
   readonly windows: readonly Window[];
   readonly pause: boolean;
+  /** Of the whole rollout; `null`: none. */
+  readonly timeLimitSeconds: number | null;
 }
 
 /** Why VMs are changed together. `unhealthy`: they were that before anything was changed. */
@@ -332,6 +334,8 @@ export interface RolloutContext {
   readonly soakSeconds: number;
   readonly windows: readonly Window[];
   readonly pause: boolean;
+  /** How long a run may go on to restart VMs; absent: no limit. */
+  readonly timeLimitSeconds?: number;
 }
 
 /** Everything that can be known before a resource is made. Plain data. */

@@ -74,6 +74,7 @@ export interface Run {
   brokeAt?: number;
   /** What its provider remembers of a failure. */
   stopped: { vm?: string };
+  begun: number;
   brokenOff: boolean;
   ok: boolean;
 }
@@ -170,7 +171,7 @@ export class Simulation {
     for (const line of formatWaves(plan)) this.say(line);
     if (this.refused(plan, image)) return;
     const run: Run = {
-      ...{ image, plan, changes: [], started: [], stopped: {}, brokenOff: false, ok: false },
+      ...{ image, plan, changes: [], started: [], stopped: {}, begun: this.time.now, brokenOff: false, ok: false },
       quarantined: new Map(
         plan.vms.map(({ name, retry }) => [
           name,
@@ -309,6 +310,7 @@ export class Simulation {
       libvirtAt: (uri) => this.hosts.get(uri)!,
       disks: undefined as never,
       failed: run.stopped,
+      begun: run.begun,
       clock,
       signal,
       progress: (line) => {

@@ -11,6 +11,7 @@ const policy = (over: Partial<RolloutPolicy> = {}): RolloutPolicy => ({
   soakSeconds: 0,
   windows: [],
   pause: false,
+  timeLimitSeconds: null,
   ...over,
 });
 

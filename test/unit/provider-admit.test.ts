@@ -43,6 +43,17 @@ test("a VM is not stopped for a change after another one has failed, which the e
   await admit("web", undefined, scene.deps);
 });
 
+test("a VM is not stopped for a change after the time of the whole rollout, also while it waits", async () => {
+  const limited = { ...rollout, timeLimitSeconds: 300 };
+  expect(await refusal(limited)).toBe(
+    'db: the run has gone on for longer than nixvm:rollout.timeLimit (5m), so it is not restarted; run "pulumi up" again',
+  );
+  expect(reached()).toBeGreaterThanOrEqual(300);
+  expect(reached()).toBeLessThan(320);
+  scene = new Scene();
+  expect(await seconds({ ...rollout, timeLimitSeconds: 900 })).toBeLessThan(620);
+});
+
 test("a VM whose domain is replaced is stopped in its turn only; one that leaves the stack at once", async () => {
   const type = new GuestType(scene.world());
   const target = { urn: "urn:web", id: want.uuid };

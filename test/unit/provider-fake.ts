@@ -274,6 +274,7 @@ export class Scene {
     disks: noDisks,
     libvirtAt: () => this.libvirt,
     failed: {},
+    begun: 0,
     clock: this.clock,
     signal: this.abort.signal,
     progress: (line) => this.progress.push(line),
