@@ -52,6 +52,7 @@ const base = mkdtempSync(join(tmpdir(), "nixvm-faults-"));
 const report = new Report();
 let left = count;
 let failures = 0;
+let stopped = false;
 
 const digestOf = (file) => createHash("sha256").update(readFileSync(file)).digest("hex");
 
@@ -127,6 +128,8 @@ class Fleet {
       this.#seen.set(kind, { calls: Math.max(4, calls + world.wire.count), ms });
     }
     wrong.push(...(await this.#wrong(after, deleted)));
+    // Somebody ended the harness: what it was at says nothing.
+    if (stopped) return false;
     const one = { fleet: this.name, kind, back, ...kill.plan, at: kill.at, seconds: after.seconds, wrong };
     report.add(one);
     console.error(line(one));
@@ -162,6 +165,7 @@ function keep(one, hit, after) {
 for (const signal of ["SIGINT", "SIGTERM"]) {
   process.on(signal, () => {
     left = 0;
+    stopped = true;
     endRuns();
   });
 }
