@@ -3,6 +3,7 @@ import { machineOf, withMachine } from "../../provider/domainXml";
 import { GuestInputs } from "../../provider/inputs";
 import { applyGuest } from "../../provider/lifecycle";
 import { parseBalloon } from "../../provider/parse";
+import { LibvirtError } from "../../provider/virsh";
 import { domainXml, Scene, want } from "./provider-fake";
 
 describe("a domain's definition", () => {
@@ -119,6 +120,20 @@ describe("another shape", () => {
     scene.libvirt.balloon = undefined;
     await expect(apply({ memoryMiB: 768 })).rejects.toThrow(/does not follow to 768 MiB.*virtio_balloon/);
     expect(changes()).toEqual(["setMemory 768"]);
+  });
+
+  it("is waited for when the guest hands a processor back later than libvirt waits, and another refusal is told", async () => {
+    const { libvirt, clock } = scene;
+    libvirt.live = libvirt.inactive = domainXml(want.overlayPath, { vcpus: 2, maximum: [1024, 4] });
+    libvirt.processors = [0, 1].map((id) => ({ "logical-id": id, online: true }));
+    const slow = "virsh setvcpus: Timed out during operation: vcpu unplug request timed out.";
+    libvirt.failing.set("setVcpus", new LibvirtError("failed", slow));
+    clock.at(9, () => libvirt.processors.pop());
+    await apply({});
+    expect(clock.time).toBeGreaterThanOrEqual(9000);
+    libvirt.live = domainXml(want.overlayPath, { maximum: [1024, 4] });
+    libvirt.failing.set("setVcpus", new LibvirtError("failed", "virsh setvcpus: not supported"));
+    await expect(apply({ vcpus: 2 })).rejects.toThrow("web: virsh setvcpus: not supported");
   });
 
   it("of a guest that is off is in its definition before it starts", async () => {
