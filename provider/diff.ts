@@ -21,11 +21,15 @@ const restarting = new Set(["imageDigest", "overlayPath", "memoryMaximumMiB", "v
 /** These say how a change goes, and are none. */
 const manner = new Set(["goBack", "retry", "snapshots", "restoreData", "rollout"]);
 
-/** The inputs for which a running guest has to restart. Without a maximum its shape is fixed while it runs. */
-function restartsFor(updates: string[], news: Props): string[] {
+/** The inputs for which a running guest has to restart. Without a maximum its shape is fixed while it runs; processors only come. */
+function restartsFor(updates: string[], olds: Props, news: Props): string[] {
+  const fewer = Number(news["vcpus"]) < Number(olds["vcpus"]);
   const shape = { memoryMiB: "memoryMaximumMiB", vcpus: "vcpusMaximum" };
   return updates.filter(
-    (key) => restarting.has(key) || (key in shape && typeof news[shape[key as keyof typeof shape]] !== "number"),
+    (key) =>
+      restarting.has(key) ||
+      (key === "vcpus" && fewer) ||
+      (key in shape && typeof news[shape[key as keyof typeof shape]] !== "number"),
   );
 }
 
@@ -81,7 +85,7 @@ function reasons(
   oldOutputs: Props,
 ): string[] {
   const off = news["running"] === false || olds["running"] === false;
-  const restarts = [...replaces, ...restartsFor(updates, news)];
+  const restarts = [...replaces, ...restartsFor(updates, olds, news)];
   const causes = restarts.filter((key) => causing(key, restarts)).map((key) => cause(key, olds, news));
   // A new domain is the effect of the other causes where there are any.
   if (causes.length === 0 && replaces.includes("domainId")) causes.push("its domain is replaced");

@@ -35,7 +35,7 @@ export interface GuestArgs {
    * What memory can grow to while the VM runs, in MiB. Gives it a balloon device. If unset, memory is fixed. A change restarts the VM.
    */
   memoryMaximumMiB?: pulumi.Input<number>;
-  /** Number of virtual CPUs. A change within the maximum is made live; any other restarts the VM. */
+  /** Number of virtual CPUs. More of them within the maximum are given live; any other change restarts the VM. */
   vcpus: pulumi.Input<number>;
   /** What the number of virtual CPUs can grow to while the VM runs. If unset, it is fixed. A change restarts the VM. */
   vcpusMaximum?: pulumi.Input<number>;

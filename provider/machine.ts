@@ -2,7 +2,6 @@ import { Backoff, orCancelled } from "./clock";
 import { Machine, machineOf, withMachine } from "./domainXml";
 import { Deps, GuestFailure } from "./gate";
 import { GuestInputs } from "./inputs";
-import { LibvirtError } from "./virsh";
 
 /** Memory comes and goes page by page, and under emulation slowly; a guest without a balloon driver never gets there. */
 const followMs = 60_000;
@@ -51,10 +50,11 @@ function same(a: Machine, b: Machine): boolean {
 /** Whether a running guest can only become that machine by a restart. */
 export function needsRestart(now: Machine, then: Machine): boolean {
   const fixed = ["bootPath", "memoryMaximumMiB", "vcpusMaximum", "balloon"] as const;
-  return fixed.some((key) => now[key] !== then[key]);
+  // A guest may take its time to hand a processor back, or never do so.
+  return then.vcpus < now.vcpus || fixed.some((key) => now[key] !== then[key]);
 }
 
-/** Gives a running guest more or less memory and processors, within its maximum, and waits until it has followed. */
+/** Gives a running guest more or less memory and more processors, within its maximum, and waits until it has followed. */
 export async function changeLive(now: Machine, want: GuestInputs, deps: Deps): Promise<void> {
   const { libvirt, signal } = deps;
   const { uuid, memoryMiB, vcpus } = want;
@@ -70,10 +70,7 @@ export async function changeLive(now: Machine, want: GuestInputs, deps: Deps): P
   }
   if (now.vcpus !== vcpus) {
     deps.progress(`vCPUs change from ${now.vcpus} to ${vcpus}`);
-    await orCancelled(libvirt.setVcpus(uuid, vcpus), signal).catch((error: unknown) => {
-      // libvirt gives a guest five seconds to hand a processor back; a slow one does so later.
-      if (!(error instanceof LibvirtError) || !/unplug request timed out/.test(error.message)) throw error;
-    });
+    await orCancelled(libvirt.setVcpus(uuid, vcpus), signal);
   }
   // Asked each time: a run that was broken off may have left processors that the guest does not use yet.
   if (want.vcpusMaximum !== undefined) {

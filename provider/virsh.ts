@@ -58,7 +58,7 @@ export interface Libvirt {
   setMemory(uuid: string, mebibytes: number): Promise<void>;
   /** What a running guest has of its memory now, in MiB; undefined when its balloon does not say. */
   memory(uuid: string): Promise<number | undefined>;
-  /** Adds processors to, or takes them from, a running guest. */
+  /** Gives a running guest more processors. */
   setVcpus(uuid: string, count: number): Promise<void>;
 }
 

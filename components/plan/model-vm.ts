@@ -338,7 +338,7 @@ export const vmShape = {
     .whole(1, 255, "a number of virtual CPUs")
     .optional()
     .describe(
-      `Number of virtual CPUs. ${SHAPE}: 2. A change up to vcpusMaximum is made live, any other restarts the VM.`,
+      `Number of virtual CPUs. ${SHAPE}: 2. More of them up to vcpusMaximum are given live, any other change restarts the VM.`,
     ),
   /** T-44. */
   vcpusMaximum: leaf

@@ -111,6 +111,12 @@ describe("diff", () => {
     ]);
   });
 
+  it("restarts for fewer vCPUs, also within the maximum", () => {
+    const flexible = { ...inputs, vcpus: 2, vcpusMaximum: 4 };
+    const { reasons } = diffGuest(flexible, { ...flexible, vcpus: 1 });
+    expect(reasons).toEqual(["restarts, because the number of vCPUs changes from 2 to 1"]);
+  });
+
   it("finds no change between equal inputs, and every change of an input", () => {
     const key = fc.constantFrom(...Object.keys(inputs));
     const same = diffGuest(inputs, { ...inputs });

@@ -3,7 +3,6 @@ import { machineOf, withMachine } from "../../provider/domainXml";
 import { GuestInputs } from "../../provider/inputs";
 import { applyGuest } from "../../provider/lifecycle";
 import { parseBalloon } from "../../provider/parse";
-import { LibvirtError } from "../../provider/virsh";
 import { domainXml, Scene, want } from "./provider-fake";
 
 describe("a domain's definition", () => {
@@ -79,24 +78,25 @@ describe("another shape", () => {
   let scene: Scene;
   beforeEach(() => {
     scene = new Scene();
-    scene.libvirt.live = scene.libvirt.inactive = domainXml(want.overlayPath, { maximum: [1024, 4] });
+    scene.libvirt.live = scene.libvirt.inactive = domainXml(want.overlayPath, { vcpus: 2, maximum: [1024, 4] });
+    scene.libvirt.processors = [0, 1].map((id) => ({ "logical-id": id, online: true }));
   });
-  const flexible = { ...want, memoryMaximumMiB: 1024, vcpusMaximum: 4 };
+  const flexible = { ...want, memoryMaximumMiB: 1024, vcpus: 2, vcpusMaximum: 4 };
   const apply = (change: Partial<GuestInputs>) => applyGuest({ ...flexible, ...change }, 60, scene.deps);
   const changes = (): string[] =>
     scene.libvirt.calls.filter((call) => /^(set|define|shutdown|destroy|start)/.test(call));
 
   it("within its maximum is made live, for the next start too", async () => {
-    await apply({ memoryMiB: 768, vcpus: 2 });
-    expect(changes()).toEqual(["setMemory 768", "setVcpus 2", "define"]);
-    expect(machineOf(scene.libvirt.inactive)).toMatchObject({ memoryMiB: 768, vcpus: 2, memoryMaximumMiB: 1024 });
+    await apply({ memoryMiB: 768, vcpus: 3 });
+    expect(changes()).toEqual(["setMemory 768", "setVcpus 3", "define"]);
+    expect(machineOf(scene.libvirt.inactive)).toMatchObject({ memoryMiB: 768, vcpus: 3, memoryMaximumMiB: 1024 });
     expect(scene.libvirt.processors.every(({ online }) => online)).toBe(true);
   });
 
   it("is nothing to do when it is so already, also to a definition alone", async () => {
     await apply({});
     expect(changes()).toEqual([]);
-    scene.libvirt.inactive = domainXml(want.overlayPath, { memory: 640, maximum: [1024, 4] });
+    scene.libvirt.inactive = domainXml(want.overlayPath, { memory: 640, vcpus: 2, maximum: [1024, 4] });
     await apply({});
     expect(changes()).toEqual(["define"]);
   });
@@ -104,6 +104,7 @@ describe("another shape", () => {
   it.each<[string, Partial<GuestInputs>]>([
     ["a larger maximum", { memoryMaximumMiB: 2048 }],
     ["another maximum of vCPUs", { vcpusMaximum: 8 }],
+    ["fewer vCPUs than it has", { vcpus: 1 }],
     ["another overlay", { overlayPath: "/pool/other.qcow2" }],
   ])("with %s it restarts cleanly", async (_name, change) => {
     await apply(change);
@@ -120,20 +121,6 @@ describe("another shape", () => {
     scene.libvirt.balloon = undefined;
     await expect(apply({ memoryMiB: 768 })).rejects.toThrow(/does not follow to 768 MiB.*virtio_balloon/);
     expect(changes()).toEqual(["setMemory 768"]);
-  });
-
-  it("is waited for when the guest hands a processor back later than libvirt waits, and another refusal is told", async () => {
-    const { libvirt, clock } = scene;
-    libvirt.live = libvirt.inactive = domainXml(want.overlayPath, { vcpus: 2, maximum: [1024, 4] });
-    libvirt.processors = [0, 1].map((id) => ({ "logical-id": id, online: true }));
-    const slow = "virsh setvcpus: Timed out during operation: vcpu unplug request timed out.";
-    libvirt.failing.set("setVcpus", new LibvirtError("failed", slow));
-    clock.at(9, () => libvirt.processors.pop());
-    await apply({});
-    expect(clock.time).toBeGreaterThanOrEqual(9000);
-    libvirt.live = domainXml(want.overlayPath, { maximum: [1024, 4] });
-    libvirt.failing.set("setVcpus", new LibvirtError("failed", "virsh setvcpus: not supported"));
-    await expect(apply({ vcpus: 2 })).rejects.toThrow("web: virsh setvcpus: not supported");
   });
 
   it("of a guest that is off is in its definition before it starts", async () => {
