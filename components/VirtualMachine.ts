@@ -1,6 +1,6 @@
 import * as libvirt from "@pulumi/libvirt";
 import * as pulumi from "@pulumi/pulumi";
-import { Guest } from "../provider/guest";
+import { Guest, type GuestArgs } from "../provider/guest";
 import { isTestDriver } from "../provider/testDriver";
 import { domainXslt, type DomainSpec } from "./domainXslt";
 import type { ResolvedImage } from "./images";
@@ -125,20 +125,19 @@ export class VirtualMachine extends pulumi.ComponentResource {
         memory: vm.memoryMiB,
         vcpu: vm.vcpus,
         running: false,
-        networkInterfaces: interfacesOf(vm, mac, args.networkName),
         xml: { xslt },
       },
       {
         parent: this,
         hooks: { beforeCreate: [args.beforeDomain] },
         dependsOn: [seed.disk, ...args.after.map((other) => other.guest)],
-        // The provider plans a change of these in place, and then changes nothing in libvirt. Disks are in the stylesheet.
-        replaceOnChanges: ["xml", "networkInterfaces"],
+        // The provider plans a change of it in place, and then changes nothing in libvirt. Disks are in the stylesheet.
+        replaceOnChanges: ["xml"],
         deleteBeforeReplace: true,
         // What a refresh reads back: chosen by libvirt, said in the stylesheet, or decided by the Guest.
         ignoreChanges: [
           ...["firmware", "nvram", "cpu", "machine", "arch", "emulator", "type", "disks"],
-          ...["memory", "vcpu", "running", "autostart"],
+          ...["memory", "vcpu", "running", "autostart", "networkInterfaces"],
         ],
       },
     );
@@ -158,6 +157,7 @@ export class VirtualMachine extends pulumi.ComponentResource {
         ...(vm.memoryMaximumMiB === null ? {} : { memoryMaximumMiB: vm.memoryMaximumMiB }),
         ...(vm.vcpusMaximum === null ? {} : { vcpusMaximum: vm.vcpusMaximum }),
         network: describeNetwork(vm.network),
+        ...cardOf(vm.network, mac, args.networkName),
         accelerator: host.accelerator,
         seedDigest,
         seedPath,
@@ -230,18 +230,18 @@ function nicOf(network: plan.Attachment, mac: string): DomainSpec["nic"] {
   return network.mode === "user" ? { mode: "user", mac, sshPort: network.sshPort } : { mode: "libvirt" };
 }
 
-function interfacesOf(
-  vm: plan.VmPlan,
+function cardOf(
+  network: plan.Attachment,
   mac: pulumi.Input<string>,
   networkName: pulumi.Input<string> | undefined,
-): libvirt.types.input.DomainNetworkInterface[] {
-  switch (vm.network.mode) {
+): Pick<GuestArgs, "nic"> {
+  switch (network.mode) {
     case "user":
-      return [];
+      return {};
     case "bridge":
-      return [{ bridge: vm.network.bridge, mac }];
+      return { nic: { type: "bridge", source: network.bridge, mac } };
     case "nat":
-      return [{ networkName: networkName ?? vm.network.network, mac }];
+      return { nic: { type: "network", source: networkName ?? network.network, mac } };
   }
 }
 

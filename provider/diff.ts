@@ -14,6 +14,18 @@ export interface ResourceDiff {
   reasons: string[];
 }
 
+interface Card {
+  type: string;
+  source: string;
+  mac: string;
+}
+
+/** The two network cards when what is between them can be changed under the guest: then the line that describes it says nothing more. */
+function cards(olds: Props, news: Props): [Card, Card] | undefined {
+  const [before, after] = [olds["nic"], news["nic"]] as (Card | undefined)[];
+  return before && after ? [before, after] : undefined;
+}
+
 /** These come with a new domain, so the guest is stopped before and made anew after it. */
 const replacing = new Set(["domainId", "uuid", "domain", "network", "accelerator"]);
 /** These need a restart in the same domain. The rest is applied to the running guest. */
@@ -24,11 +36,13 @@ const manner = new Set(["goBack", "retry", "snapshots", "restoreData", "rollout"
 /** The inputs for which a running guest has to restart. Without a maximum its shape is fixed while it runs; processors only come. */
 function restartsFor(updates: string[], olds: Props, news: Props): string[] {
   const fewer = Number(news["vcpus"]) < Number(olds["vcpus"]);
+  const [before, after] = cards(olds, news) ?? [];
   const shape = { memoryMiB: "memoryMaximumMiB", vcpus: "vcpusMaximum" };
   return updates.filter(
     (key) =>
       restarting.has(key) ||
       (key === "vcpus" && fewer) ||
+      (key === "nic" && before?.mac !== after?.mac) ||
       (key in shape && typeof news[shape[key as keyof typeof shape]] !== "number"),
   );
 }
@@ -42,6 +56,7 @@ export function diffGuest(oldInputs: Props, news: Props, olds: Props = {}): Reso
   const updates: string[] = [];
   for (const key of [...new Set([...Object.keys(oldInputs), ...Object.keys(news)])].sort()) {
     if (key.startsWith("__") || manner.has(key) || same(oldInputs[key], news[key])) continue;
+    if (key === "network" && cards(oldInputs, news)) continue;
     (replacing.has(key) ? replaces : updates).push(key);
   }
   const drift = driftOf(olds, news);
@@ -95,6 +110,12 @@ function reasons(
   for (const key of ["memoryMiB", "vcpus"].filter((one) => updates.includes(one) && !restarts.includes(one))) {
     lines.push(`${off ? "while it is off, " : ""}${cause(key, olds, news)}${off ? "" : " live, no restart"}`);
   }
+  const moved = updates.includes("nic") && cards(olds, news);
+  if (moved) {
+    const [from, to] = moved.map(({ type, source }) => `${type} ${show(source, "")}`);
+    const way = off ? "" : " live, no restart";
+    lines.push(`${off ? "while it is off, " : ""}its network card moves from ${from} to ${to}${way}`);
+  }
   if (updates.includes("seedDigest")) lines.push("applies a new seed live, no restart");
   if (updates.includes("checks")) lines.push(`health checks change: ${off ? "" : "asked again, "}no restart`);
   if (updates.includes("persistBytes")) lines.push(growth(olds["persistBytes"], news["persistBytes"]));
@@ -134,6 +155,8 @@ function cause(key: string, olds: Props, news: Props): string {
       return `the maximum of vCPUs ${change()}`;
     case "network":
       return `the network ${change()}`;
+    case "nic":
+      return `the MAC address changes from ${show((olds["nic"] as Card).mac, "")} to ${show((news["nic"] as Card).mac, "")}`;
     case "domain":
       return `the domain's name ${change()}`;
     case "uuid":

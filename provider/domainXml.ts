@@ -19,6 +19,14 @@ function bootSource(document: Document): Element | "none" | undefined {
   return source?.hasAttribute("file") ? source : undefined;
 }
 
+/** A network card on something of the host that can be changed under it. User-mode networking has none: its card is part of the chassis. */
+export interface Nic {
+  readonly type: "bridge" | "network";
+  /** Name of the bridge or of the libvirt network. */
+  readonly source: string;
+  readonly mac: string;
+}
+
 /** What of a domain's definition its Guest decides; all else is the chassis, which `libvirt.Domain` makes. */
 export interface Machine {
   /** File that it boots from; undefined before its first start. */
@@ -30,6 +38,8 @@ export interface Machine {
   vcpusMaximum: number;
   /** Whether it has the device by which memory changes while it runs. */
   balloon: boolean;
+  /** `down` while it is being moved. */
+  nic: (Nic & { link: "up" | "down" }) | undefined;
 }
 
 /** A child of the root itself: libvirt uses the same names further down as well. */
@@ -55,7 +65,49 @@ export function machineOf(xml: string): Machine | undefined {
     vcpus: Number(vcpu.getAttribute("current") ?? vcpusMaximum),
     vcpusMaximum,
     balloon: document.getElementsByTagName("memballoon")[0]?.getAttribute("model") === "virtio",
+    nic: nicOf(document),
   };
+}
+
+const interfaceOf = (document: Document): Element | undefined => document.getElementsByTagName("interface")[0];
+
+function nicOf(document: Document): Machine["nic"] {
+  const found = interfaceOf(document);
+  const child = (tag: string, attribute: string) => found?.getElementsByTagName(tag)[0]?.getAttribute(attribute);
+  // A running one on a libvirt network says both: the network, and what libvirt made of it.
+  const network = child("source", "network");
+  const source = network ?? child("source", "bridge");
+  const mac = child("mac", "address");
+  if (source == null || mac == null) return undefined;
+  const link = child("link", "state") === "down" ? "down" : "up";
+  return { type: network == null ? "bridge" : "network", source, mac: mac.toLowerCase(), link };
+}
+
+/** Changes a card to where it belongs; its model, its place on the bus and its name on the host stay. */
+function setNic(document: Document, card: Element, nic: NonNullable<Machine["nic"]>): void {
+  const child = (tag: string): Element => {
+    const found = card.getElementsByTagName(tag)[0];
+    if (found) return found;
+    const made = document.createElement(tag);
+    card.appendChild(made);
+    return made;
+  };
+  card.setAttribute("type", nic.type);
+  child("mac").setAttribute("address", nic.mac);
+  const source = document.createElement("source");
+  source.setAttribute(nic.type, nic.source);
+  card.replaceChild(source, child("source"));
+  const [link] = card.getElementsByTagName("link");
+  if (nic.link === "down") child("link").setAttribute("state", "down");
+  else if (link) card.removeChild(link);
+}
+
+/** The card of a running domain as a device that is somewhere else; the caller has read the domain with {@link machineOf}. */
+export function movedNic(xml: string, nic: NonNullable<Machine["nic"]>): string {
+  const document = parsed(xml);
+  const card = interfaceOf(document) ?? document.createElement("interface");
+  setNic(document, card, nic);
+  return new XMLSerializer().serializeToString(card);
 }
 
 // Of type file: a volume trips AppArmor's helper on stock Debian and Ubuntu hosts (provider issue 1163).
@@ -66,6 +118,14 @@ const BOOT_DISK = `<disk type="file" device="disk">
       <serial>boot</serial>
       <boot order="1"/>
     </disk>`;
+
+function newCard(document: Document): Element {
+  const card = document.createElement("interface");
+  const model = document.createElement("model");
+  model.setAttribute("type", "virtio");
+  card.appendChild(model);
+  return card;
+}
 
 /** The definition of the same domain as another machine. The caller has read it with {@link machineOf}. */
 export function withMachine(xml: string, machine: Machine & { bootPath: string }): string {
@@ -96,6 +156,12 @@ export function withMachine(xml: string, machine: Machine & { bootPath: string }
     fresh.setAttribute("model", machine.balloon ? "virtio" : "none");
     if (balloon) devices?.replaceChild(fresh, balloon);
     else devices?.appendChild(fresh);
+  }
+  if (machine.nic !== undefined) {
+    const found = interfaceOf(document);
+    const card = found ?? newCard(document);
+    if (!found) devices?.appendChild(card);
+    setNic(document, card, machine.nic);
   }
   return new XMLSerializer().serializeToString(document);
 }

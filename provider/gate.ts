@@ -41,6 +41,9 @@ export class GuestFailure extends Error {
   }
 }
 
+/** It is not, and its image is not to blame: QEMU died, somebody pulled the plug, the pool is full, or libvirt does not start it. */
+export class HostFailure extends GuestFailure {}
+
 /** A settled guest gets this long to correct what it says: units may still restart the status writer. */
 const settleMs = 3000;
 /** libvirtd may be restarted under us; longer than that is a failure. */
@@ -127,7 +130,7 @@ export class Gate {
       this.phase = "starting";
       await orCancelled(libvirt.start(this.want.uuid), signal).catch((error: unknown) => {
         if (error instanceof LibvirtError && error.kind === "failed") {
-          throw new GuestFailure(`does not start: ${parseError(error.message)}`);
+          throw new HostFailure(`does not start: ${parseError(error.message)}`);
         }
         throw error;
       });
@@ -138,15 +141,11 @@ export class Gate {
       this.phase = "shutting down";
       return false;
     }
-    const advice =
-      state === "paused" && /I\/O/.test(reason)
-        ? "the storage pool is probably full: make room, then run up again"
-        : undefined;
-    throw new GuestFailure(
-      `stopped while it was waited for: ${state}${reason ? ` (${reason})` : ""}`,
-      this.last,
-      advice,
-    );
+    const full = state === "paused" && /I\/O/.test(reason);
+    const advice = full ? "the storage pool is probably full: make room, then run up again" : undefined;
+    // A guest that powers itself off does so for a reason of its own.
+    const Failure = full || (state === "shut off" && reason !== "shutdown") ? HostFailure : GuestFailure;
+    throw new Failure(`stopped while it was waited for: ${state}${reason ? ` (${reason})` : ""}`, this.last, advice);
   }
 
   private async judge(seen: Look): Promise<Look | undefined> {

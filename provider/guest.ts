@@ -39,8 +39,17 @@ export interface GuestArgs {
   vcpus: pulumi.Input<number>;
   /** What the number of virtual CPUs can grow to while the VM runs. If unset, it is fixed. A change restarts the VM. */
   vcpusMaximum?: pulumi.Input<number>;
-  /** The network in one line, such as `user:2222` or `nat:default`. A change restarts the VM. */
+  /** The network in one line, such as `user:2222` or `nat:default`. A change restarts the VM, unless `nic` says it all before and after. */
   network: pulumi.Input<string>;
+  /**
+   * The network card, on a bridge of the host or a libvirt network. Another bridge or network is changed live: the guest sees its
+   * cable pulled and put in again. Another MAC address restarts the VM. If unset, the card is part of the domain (user-mode networking).
+   */
+  nic?: pulumi.Input<{
+    type: "bridge" | "network";
+    source: pulumi.Input<string>;
+    mac: pulumi.Input<string>;
+  }>;
   /** How the guest is run. A change restarts the VM. */
   accelerator: pulumi.Input<"kvm" | "tcg">;
   /**

@@ -33,6 +33,7 @@ export const guestInputs = z.strictObject({
   vcpus: count,
   vcpusMaximum: count.optional(),
   network: z.string(),
+  nic: z.strictObject({ type: z.enum(["bridge", "network"]), source: text, mac: text }).optional(),
   accelerator: z.enum(["kvm", "tcg"]),
   seedDigest: text.optional(),
   seedPath: z.string().startsWith("/", "must be an absolute path").optional(),

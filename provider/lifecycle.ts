@@ -5,7 +5,7 @@ import { Backoff, Cancelled, orCancelled } from "./clock";
 import { consoleTail } from "./console";
 import { dataAtRisk, keepData, knownSnapshots } from "./data";
 import { DataError } from "./dataSnapshot";
-import { Deps, Gate, GuestFailure } from "./gate";
+import { Deps, Gate, GuestFailure, HostFailure } from "./gate";
 import { goBack } from "./goBack";
 import { growDisk, growFileSystem } from "./grow";
 import { GuestInputs, Props } from "./inputs";
@@ -71,9 +71,10 @@ export async function applyGuest(
       throw failed(message);
     const back = await goBack(want, lastGood, limitMs, deps);
     if (back.look) Object.assign(observed, outputs({ ...want, ...lastGood }, back.look, undefined));
-    const blamed = back.look !== undefined && before.unwell === undefined;
+    const blamed = back.look !== undefined && before.unwell === undefined && !(error instanceof HostFailure);
     const then = blamed ? afterFailure(memory, want.imageDigest, error.message, new Date(deps.clock.wall())) : memory;
-    throw failed(`${message}\n${want.vm}: ${back.said}`, then);
+    const again = error instanceof HostFailure ? '; the image is not to blame: run "pulumi up" again' : "";
+    throw failed(`${message}\n${want.vm}: ${back.said}${again}`, then);
   }
 }
 
@@ -121,7 +122,7 @@ async function becomeMachine(want: GuestInputs, deps: Deps, before: Before): Pro
   let running = state !== "shut off";
   if (running) {
     const now = await runningMachine(want.uuid, deps);
-    if (needsRestart(now, then)) {
+    if (needsRestart(now, then, isTestDriver(want.uri))) {
       // A chassis without a boot disk has never been a guest.
       if (now.bootPath !== undefined) {
         await admit(want.vm, want.rollout, deps);
@@ -238,11 +239,12 @@ export async function readGuest(want: GuestInputs, olds: Props, deps: Deps): Pro
  * the state, the former image in the stack file is no change.
  */
 async function realInputs(want: GuestInputs, olds: Props, deps: Deps): Promise<GuestInputs> {
-  const { bootPath, memoryMiB, vcpus } = await definedMachine(want.uuid, deps);
+  const { bootPath, memoryMiB, vcpus, nic } = await definedMachine(want.uuid, deps);
   const { lastGood } = memoryOf(olds);
   // Its first start is still to come, which its state shows.
   if (bootPath === undefined) return want;
-  const { imageId: _, checks: __, ...rest } = { ...want, overlayPath: bootPath, memoryMiB, vcpus };
+  const card = want.nic && nic ? { nic: { type: nic.type, source: nic.source, mac: nic.mac } } : {};
+  const { imageId: _, checks: __, ...rest } = { ...want, overlayPath: bootPath, memoryMiB, vcpus, ...card };
   return bootPath === lastGood?.overlayPath ? { ...rest, ...lastGood } : { ...want, ...rest };
 }
 

@@ -1,10 +1,14 @@
+import { isDeepStrictEqual } from "node:util";
+import { address } from "./agent";
 import { Backoff, orCancelled } from "./clock";
-import { Machine, machineOf, withMachine } from "./domainXml";
+import { Machine, machineOf, movedNic, withMachine } from "./domainXml";
 import { Deps, GuestFailure } from "./gate";
 import { GuestInputs } from "./inputs";
 
 /** Memory comes and goes page by page, and under emulation slowly; a guest without a balloon driver never gets there. */
 const followMs = 60_000;
+/** To notice that the cable is out, and to get an address where it is put in again. */
+const addressMs = 20_000;
 
 type Bootable = Machine & { bootPath: string };
 
@@ -17,6 +21,7 @@ export function machineFor(want: GuestInputs): Bootable {
     vcpus: want.vcpus,
     vcpusMaximum: want.vcpusMaximum ?? want.vcpus,
     balloon: want.memoryMaximumMiB !== undefined,
+    nic: want.nic && { ...want.nic, link: "up" },
   };
 }
 
@@ -44,12 +49,14 @@ export async function defineMachine(uuid: string, machine: Bootable, { libvirt, 
 }
 
 function same(a: Machine, b: Machine): boolean {
-  return (Object.keys(b) as (keyof Machine)[]).every((key) => a[key] === b[key]);
+  return (Object.keys(b) as (keyof Machine)[]).every((key) => isDeepStrictEqual(a[key], b[key]));
 }
 
-/** Whether a running guest can only become that machine by a restart. */
-export function needsRestart(now: Machine, then: Machine): boolean {
+/** Whether a running guest can only become that machine by a restart. libvirt's test driver changes no devices. */
+export function needsRestart(now: Machine, then: Machine, testDriver: boolean): boolean {
   const fixed = ["bootPath", "memoryMaximumMiB", "vcpusMaximum", "balloon"] as const;
+  // The card as the guest knows it.
+  if (now.nic?.mac !== then.nic?.mac || (testDriver && !isDeepStrictEqual(now.nic, then.nic))) return true;
   // A guest may take its time to hand a processor back, or never do so.
   return then.vcpus < now.vcpus || fixed.some((key) => now[key] !== then[key]);
 }
@@ -72,6 +79,7 @@ export async function changeLive(now: Machine, want: GuestInputs, deps: Deps): P
     deps.progress(`vCPUs change from ${now.vcpus} to ${vcpus}`);
     await orCancelled(libvirt.setVcpus(uuid, vcpus), signal);
   }
+  await moveNic(now, want, deps);
   // Asked each time: a run that was broken off may have left processors that the guest does not use yet.
   if (want.vcpusMaximum !== undefined) {
     await follows(
@@ -82,13 +90,37 @@ export async function changeLive(now: Machine, want: GuestInputs, deps: Deps): P
   }
 }
 
+/**
+ * Plugs a running guest's card in elsewhere. Its link is down for a moment, so that a guest with DHCP asks for an address anew; a run
+ * that is broken off in that moment leaves a card that is down, which the next one finds.
+ */
+async function moveNic(now: Machine, { uuid, nic }: GuestInputs, deps: Deps): Promise<void> {
+  const { libvirt, signal, progress } = deps;
+  if (nic === undefined || isDeepStrictEqual(now.nic, { ...nic, link: "up" })) return;
+  progress(`its network card moves to ${nic.type} ${nic.source}`);
+  const hasAddress = async () => (await address(libvirt, uuid, signal)) !== undefined;
+  const had = await hasAddress();
+  for (const link of ["down", "up"] as const) {
+    const xml = await orCancelled(libvirt.xml(uuid), signal);
+    await orCancelled(libvirt.updateDevice(uuid, movedNic(xml, { ...nic, link })), signal);
+    // Else the next look would find the former address. Whether one is needed is for health checks to say.
+    if (had) await reached(async () => (await hasAddress()) === (link === "up"), addressMs, deps);
+  }
+}
+
 async function follows(done: () => Promise<boolean>, deps: Deps, wrong: () => string): Promise<void> {
+  if (!(await reached(done, followMs, deps))) throw new GuestFailure(wrong());
+}
+
+/** False when the time is over before. */
+async function reached(done: () => Promise<boolean>, limitMs: number, deps: Deps): Promise<boolean> {
   const backoff = new Backoff(deps.clock, deps.signal);
   const begun = deps.clock.now();
   while (!(await done())) {
-    if (deps.clock.now() - begun > followMs) throw new GuestFailure(wrong());
+    if (deps.clock.now() - begun > limitMs) return false;
     await backoff.pause();
   }
+  return true;
 }
 
 interface Processor {

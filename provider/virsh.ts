@@ -60,6 +60,8 @@ export interface Libvirt {
   memory(uuid: string): Promise<number | undefined>;
   /** Gives a running guest more processors. */
   setVcpus(uuid: string, count: number): Promise<void>;
+  /** Changes a device of a running domain, of which the XML says which. */
+  updateDevice(uuid: string, xml: string): Promise<void>;
 }
 
 /** The drive that holds the seed, as libvirt names it. */
@@ -159,11 +161,7 @@ export class Virsh implements Libvirt {
   }
 
   async define(xml: string): Promise<void> {
-    await withFolder(async (folder) => {
-      const file = join(folder, "domain.xml");
-      await writeFile(file, xml, { mode: 0o600 });
-      await this.call("define", file);
-    });
+    await withXml(xml, (file) => this.call("define", file));
   }
 
   async hasVolume(path: string): Promise<boolean> {
@@ -192,9 +190,21 @@ export class Virsh implements Libvirt {
     await this.call("setvcpus", uuid, String(count), "--live");
   }
 
+  async updateDevice(uuid: string, xml: string): Promise<void> {
+    await withXml(xml, (file) => this.call("update-device", uuid, file, "--live"));
+  }
+
   private call(...args: string[]): Promise<string> {
     return callVirsh(this.run, this.uri, args);
   }
+}
+
+function withXml<Result>(xml: string, use: (file: string) => Promise<Result>): Promise<Result> {
+  return withFolder(async (folder) => {
+    const file = join(folder, "libvirt.xml");
+    await writeFile(file, xml, { mode: 0o600 });
+    return use(file);
+  });
 }
 
 /** libvirt's word for a volume that is not there, also for one that was removed behind its back: it looks for the file. */

@@ -8,6 +8,19 @@ import { IMAGES, LiveStack, type Operation, virsh } from "../helpers/liveStack";
 jest.setTimeout(15 * 60_000);
 
 const VMS = ["a", "b", "c", "d"];
+/** Networks of libvirt need its system instance. Without one VM c has user-mode networking, of which a change is a restart. */
+const NETWORKED = process.getuid?.() === 0;
+const [HERE, THERE, MOVED] = NETWORKED
+  ? [
+      "nat:lan",
+      "nat:dmz",
+      "c: its network card moves from network nixvm-upgrade-lan to network nixvm-upgrade-dmz live, no restart",
+    ]
+  : [
+      { mode: "user", sshPort: 23803 },
+      { mode: "user", sshPort: 23805 },
+      "c: restarts, because the network changes from",
+    ];
 let stack: LiveStack;
 let config: Record<string, any>;
 /** Seconds of each phase, printed at the end: what a reader of the log wants to know of an upgrade that fails. */
@@ -52,8 +65,10 @@ beforeAll(async () => {
       persist: { size: "128MiB" },
       adminKeys: [key.publicKey],
     },
+    networks: NETWORKED ? { lan: { subnet: "10.213.77.0/24" }, dmz: { subnet: "10.213.78.0/24" } } : {},
     fleet: Object.fromEntries(VMS.map((vm, index) => [vm, { network: { mode: "user", sshPort: 23801 + index } }])),
   };
+  config.fleet.c.network = HERE;
   await stack.configure(config);
 });
 
@@ -96,7 +111,7 @@ test("an image that panics touches the canary only, which is back on its old ove
   expect(clean.steps.filter((step) => !/^delete .*(overlay|base)/i.test(step))).toEqual([]);
 });
 
-test("memory, vCPUs, disk growth and keys change live: the boot id stays, and the preview says so (T-44, T-62)", async () => {
+test("memory, vCPUs, disk growth, keys and the network change live: the boot id stays, and the preview says so (T-44, T-62)", async () => {
   const back = await stack.up();
   expect(back.error).toBe("");
   expect(back.steps.filter((step) => !/^delete |Guest a-guest/.test(step))).toEqual([]);
@@ -104,6 +119,7 @@ test("memory, vCPUs, disk growth and keys change live: the boot id stays, and th
   const fresh = newKey(stack.dir, "fresh");
   config.fleet.b = { ...config.fleet.b, memory: "512MiB", vcpus: 2, persist: { size: "256MiB" } };
   config.fleet.b.adminKeys = [fresh.publicKey];
+  config.fleet.c.network = THERE;
   await stack.configure(config);
   const preview = await stack.preview();
   for (const line of [
@@ -111,6 +127,7 @@ test("memory, vCPUs, disk growth and keys change live: the boot id stays, and th
     "b: the number of vCPUs changes from 1 to 2 live, no restart",
     "b: persist grows from 128 MiB to 256 MiB live",
     "b: applies a new seed live, no restart",
+    MOVED,
   ]) {
     expect(preview.text).toContain(line);
   }
@@ -118,6 +135,9 @@ test("memory, vCPUs, disk growth and keys change live: the boot id stays, and th
   const total = async (): Promise<number> =>
     Number(await b.exec("awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo"));
   const small = await total();
+  // Where a change of it is no restart.
+  config.fleet.c.network = NETWORKED ? THERE : HERE;
+  await stack.configure(config);
   const up = await timed("up with live changes", stack.up());
   expect(up.error).toBe("");
   expect(await bootIds()).toEqual(before);
@@ -125,6 +145,8 @@ test("memory, vCPUs, disk growth and keys change live: the boot id stays, and th
   expect(await b.exec("nproc")).toBe("2\n");
   expect(Number(await b.exec("df --output=size -B1M /var | tail -1"))).toBeGreaterThan(200);
   expect(ssh(23802, "admin", fresh.file, "id -un").out).toBe("admin\n");
+  const vms = (await stack.output("vms")) as Record<string, { access: string }>;
+  expect(vms["c"]?.access).toMatch(NETWORKED ? /^ssh admin@10\.213\.78\.\d+$/ : /^ssh -p 23803 /);
 
   config.fleet.b = { ...config.fleet.b, memory: "384MiB" };
   await stack.configure(config);

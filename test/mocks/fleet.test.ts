@@ -47,7 +47,7 @@ function definitionOf(xslt: string): string {
     .replace(/<xsl:copy-of select="vcpu"\/>/, "<vcpu>1</vcpu>")
     .replace(/<xsl:[^>]*\/>/g, "1");
   const machine = { bootPath: "/pool/overlay", memoryMiB: 512, memoryMaximumMiB: 512, vcpus: 1, vcpusMaximum: 1 };
-  return withMachine(bare, { ...machine, balloon: false });
+  return withMachine(bare, { ...machine, balloon: false, nic: undefined });
 }
 
 const overlay = (vm: string, digit = "a"): string => `${vm}-overlay-${digit.repeat(12)}`;
@@ -115,7 +115,7 @@ describe("a fleet of two VMs on one image", () => {
   it("replaces the domain, old one first, when a disk that stays changes: the provider would plan it in place and change nothing (D1)", () => {
     const domain = get(seen, "web-domain");
     expect(domain.deletebeforereplace).toBe(true);
-    expect(domain.replaceonchangesList).toEqual(["xml", "networkInterfaces"]);
+    expect(domain.replaceonchangesList).toEqual(["xml"]);
   });
 
   it("keeps the domain in an upgrade: the Guest alone is told of the overlay, of the shape, and whether it runs (T-43)", async () => {
@@ -308,17 +308,21 @@ describe("what changes with what", () => {
     expect(disks(fresh)).toEqual([expect.objectContaining({ generation: "1" }), "nixvm-test-web-persist-g1"]);
   });
 
-  it("restarts for another network mode, on a bridge with its DHCP, and keeps the persistent volume (T-119, T-123)", async () => {
+  it("has another network as a change of its card only, on a bridge with its DHCP, and keeps the persistent volume (T-119, T-123)", async () => {
     const nat = await register(config(["web"], { fleet: { web: { network: "nat" } } }));
     const bridge = await register(config(["web"], { fleet: { web: { network: "bridge:br0" } } }));
-    const nics = (seen: Map<string, Registered>) => get(seen, "web-domain").inputs["networkInterfaces"];
-    expect(nics(nat)).toEqual([expect.objectContaining({ networkName: "default" })]);
-    expect(nics(bridge)).toEqual([expect.objectContaining({ bridge: "br0" })]);
+    const nic = (seen: Map<string, Registered>) => get(seen, "web-guest").inputs["nic"];
+    const mac: unknown = expect.stringMatching(/^02:/);
+    expect(nic(nat)).toEqual({ type: "network", source: "default", mac });
+    expect(nic(bridge)).toEqual({ type: "bridge", source: "br0", mac });
+    expect(get(bridge, "web-domain").inputs).toEqual(get(nat, "web-domain").inputs);
+    const user = await register(config(["web"], { fleet: { web: { network: "user" } } }));
+    expect(nic(user)).toBeUndefined();
+    expect(get(user, "web-domain").inputs).not.toEqual(get(nat, "web-domain").inputs);
     const network = JSON.parse(plain(get(bridge, "web-seed-iso").inputs["networkConfig"]) as string) as {
       ethernets: object;
     };
     expect(network.ethernets).toMatchObject({ nic0: { dhcp4: true } });
-    expect(get(bridge, "web-domain").replaceonchangesList).toContain("networkInterfaces");
     expect(get(bridge, "web-persist-volume").inputs).toEqual(get(nat, "web-persist-volume").inputs);
   });
 

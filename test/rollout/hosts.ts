@@ -12,6 +12,8 @@ export interface Behaviour {
   health?: "well" | "sick" | { sickFrom: number } | { wellFrom: number } | { flaps: number; until: number };
   /** It goes off by itself that long after its start. */
   crash?: number;
+  /** Its QEMU is killed that long after its first start on the image. */
+  killed?: number;
   /** Its agent never answers. */
   mute?: boolean;
   /** How long a clean stop takes; `never`: it has to be powered off. Default 2. */
@@ -23,11 +25,13 @@ export class SimVm {
   readonly uuid: string;
   readonly domain: string;
   state: "running" | "shut off" = "shut off";
+  reason: "shutdown" | "crashed" = "shutdown";
   /** Images of its definition, and of what runs. */
   defined: string;
   live = "";
   bootedAt = 0;
   boots = 0;
+  private readonly bootsOn = new Map<string, number>();
   stopsAt: number | undefined;
   gone = false;
 
@@ -62,20 +66,28 @@ export class SimVm {
     this.state = "running";
     this.bootedAt = this.time.now;
     this.boots++;
+    this.bootsOn.set(this.live, (this.bootsOn.get(this.live) ?? 0) + 1);
     this.stopsAt = undefined;
   }
 
-  off(): void {
+  off(reason: "shutdown" | "crashed" = "shutdown"): void {
     this.state = "shut off";
+    this.reason = reason;
     this.stopsAt = undefined;
   }
 
   /** What has happened to it meanwhile. */
   settle(): void {
-    const { crash } = this.behaviour;
+    const { crash, killed } = this.behaviour;
     if (this.state !== "running") return;
     if (this.stopsAt !== undefined && this.time.now >= this.stopsAt) this.off();
     else if (crash !== undefined && this.time.now >= this.bootedAt + crash * 1000) this.off();
+    else if (
+      killed !== undefined &&
+      this.bootsOn.get(this.live) === 1 &&
+      this.time.now >= this.bootedAt + killed * 1000
+    )
+      this.off("crashed");
   }
 
   /** Seconds since its agent answers; undefined while it does not. */
@@ -131,8 +143,8 @@ export class SimHost implements Libvirt {
   }
 
   async state(uuid: string): Promise<DomainState> {
-    const { state } = this.find(uuid);
-    return { state, reason: state === "running" ? "booted" : "shutdown" };
+    const { state, reason } = this.find(uuid);
+    return { state, reason: state === "running" ? "booted" : reason };
   }
 
   async start(uuid: string): Promise<void> {
@@ -211,4 +223,5 @@ export class SimHost implements Libvirt {
     return 512;
   }
   async setVcpus(): Promise<void> {}
+  async updateDevice(): Promise<void> {}
 }

@@ -96,6 +96,20 @@ function* afterFailure(): Generator<Scenario> {
   }
 }
 
+/** What was not the image's fault is tried again without being asked to. */
+function* notTheImage(): Generator<Scenario> {
+  for (const [how, policy] of Object.entries(policies)) {
+    for (const [place, vm] of Object.entries(places(policy))) {
+      yield {
+        name: `${how}: the QEMU of the ${place} is killed in its gate, the same image goes through in the next run`,
+        ...policy,
+        guests: { [vm]: { v2: { killed: 5 } } },
+        steps: [{ up: "v2" }, { up: "v2" }],
+      };
+    }
+  }
+}
+
 function* withoutGoingBack(): Generator<Scenario> {
   for (const vm of ["ant", "cat", "dog"]) {
     yield {
@@ -301,6 +315,7 @@ export const scenarios: Scenario[] = [
   ...byTrouble(),
   ...brokenOff(),
   ...afterFailure(),
+  ...notTheImage(),
   ...withoutGoingBack(),
   ...before(),
   ...soak(),

@@ -111,6 +111,38 @@ describe("diff", () => {
     ]);
   });
 
+  it("moves a network card live, and restarts for another MAC address and for user-mode networking", () => {
+    const carded = {
+      ...inputs,
+      network: "bridge br0",
+      nic: { type: "bridge", source: "br0", mac: "52:54:00:00:00:01" },
+    };
+    const to = (nic: object | undefined, network: string, more = {}) => {
+      const { replaces, reasons } = diffGuest(carded, { ...carded, network, nic, ...more });
+      return { replaces, reasons };
+    };
+    const lan = { ...carded.nic, type: "network", source: "lan" };
+    expect(to(lan, "network lan")).toEqual({
+      replaces: [],
+      reasons: ["its network card moves from bridge br0 to network lan live, no restart"],
+    });
+    expect(to(lan, "network lan", { running: false }).reasons).toEqual([
+      "while it is off, its network card moves from bridge br0 to network lan",
+      "is stopped cleanly",
+    ]);
+    expect(to({ ...carded.nic, mac: "52:54:00:00:00:02" }, "bridge br0")).toEqual({
+      replaces: [],
+      reasons: ["restarts, because the MAC address changes from 52:54:00:00:00:01 to 52:54:00:00:00:02"],
+    });
+    expect(to(undefined, "user")).toEqual({
+      replaces: ["network"],
+      reasons: ["restarts, because the network changes from bridge br0 to user"],
+    });
+    // A stack from before this input was there.
+    const { nic: _, ...before } = carded;
+    expect(diffGuest(before, carded)).toMatchObject({ replaces: [], reasons: [] });
+  });
+
   it("restarts for fewer vCPUs, also within the maximum", () => {
     const flexible = { ...inputs, vcpus: 2, vcpusMaximum: 4 };
     const { reasons } = diffGuest(flexible, { ...flexible, vcpus: 1 });
@@ -238,7 +270,7 @@ it("describes exactly the inputs that are checked, and says which are secret", (
     [
       ...Object.keys(inputs),
       ...["checks", "consoleLog", "goBack", "retry", "rollout", "seedPath", "memoryMaximumMiB", "vcpusMaximum"],
-      ...["snapshots", "restoreData"],
+      ...["nic", "snapshots", "restoreData"],
     ].sort(),
   );
   const seed = resources["nixvm:index:SeedVolume"]!;

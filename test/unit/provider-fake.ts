@@ -1,6 +1,7 @@
 import { GuestResult } from "../../provider/agent";
 import { Cancelled, Clock } from "../../provider/clock";
 import { Disks } from "../../provider/disks";
+import { machineOf } from "../../provider/domainXml";
 import { Deps } from "../../provider/gate";
 import { GuestInputs } from "../../provider/inputs";
 import type { World } from "../../provider/resources";
@@ -218,6 +219,13 @@ export class FakeLibvirt implements Libvirt {
   async setVcpus(_uuid: string, count: number): Promise<void> {
     this.note("setVcpus", `setVcpus ${count}`);
     this.processors = Array.from({ length: count }, (_, id) => ({ "logical-id": id, online: id === 0 }));
+  }
+
+  async updateDevice(_uuid: string, xml: string): Promise<void> {
+    // As libvirt: the card is found by its MAC address.
+    this.live = this.live.replace(/<interface.*?<\/interface>/s, () => xml);
+    const nic = machineOf(this.live)?.nic;
+    this.note("updateDevice", `updateDevice ${nic?.type} ${nic?.source} ${nic?.link}`);
   }
 
   async agent(_uuid: string, command: AgentCommand): Promise<unknown> {

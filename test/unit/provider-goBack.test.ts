@@ -49,6 +49,26 @@ describe("a VM that is not healthy on a new image", () => {
     ]);
   });
 
+  it.each<[string, (libvirt: FakeLibvirt) => void]>([
+    ["its QEMU dies", (libvirt) => (libvirt.domain = { state: "shut off", reason: "crashed" })],
+    ["somebody pulls the plug", (libvirt) => (libvirt.domain = { state: "shut off", reason: "destroyed" })],
+    ["its pool is full", (libvirt) => (libvirt.domain = { state: "paused", reason: "I/O error" })],
+  ])("because %s is brought back, and the image is not blamed", async (_why, happens) => {
+    const { libvirt } = scene;
+    libvirt.onStart = (xml) => {
+      libvirt.system = xml.includes(OLD) ? "running" : undefined;
+      if (xml.includes(OLD)) return runs(libvirt, "image-old", true);
+      scene.clock.at(scene.clock.time / 1000 + 2, () => happens(libvirt));
+    };
+    const { message, properties } = await failed();
+    expect(message).toMatch(
+      /is back on image a{12} and healthy there.*; the image is not to blame: run "pulumi up" again/,
+    );
+    expect(bootDisk()).toBe(overlay(OLD));
+    expect(properties["quarantined"]).toBeUndefined();
+    expect(refusal(properties, { ...wanted })).toBeUndefined();
+  });
+
   it("then is in the state as what it really is, so that the former image is no change", async () => {
     const { properties } = await failed();
     const found = await readGuest(wanted, properties, scene.deps);

@@ -1,13 +1,53 @@
 import * as fc from "fast-check";
-import { machineOf, withMachine } from "../../provider/domainXml";
+import { machineOf, movedNic, withMachine } from "../../provider/domainXml";
 import { GuestInputs } from "../../provider/inputs";
-import { applyGuest } from "../../provider/lifecycle";
+import { applyGuest, readGuest } from "../../provider/lifecycle";
 import { parseBalloon } from "../../provider/parse";
+import { LibvirtError } from "../../provider/virsh";
 import { domainXml, Scene, want } from "./provider-fake";
 
 describe("a domain's definition", () => {
   const printed = (xml: string): string =>
     xml.replace(/unit="MiB">(\d+)/g, (_, size) => `unit="KiB">${Number(size) * 1024}`);
+
+  const word = fc.stringMatching(/^[A-Za-z0-9_.&<" -]{1,15}$/);
+  const mac = fc.stringMatching(/^52:54:00(:[0-9a-f]{2}){3}$/);
+  const nic = fc.record({
+    type: fc.constantFrom("bridge" as const, "network" as const),
+    source: word,
+    mac,
+    link: fc.constantFrom("up" as const, "down" as const),
+  });
+
+  it("keeps all of a network card but where it is plugged in, from whatever libvirt made of it", () => {
+    // As libvirt prints a running one: on a network of its own, and on one that is a bridge.
+    const running = [
+      `<source network="default" portid="5a6c" bridge="virbr0"/>`,
+      `<source network="lan" bridge="br0"/>`,
+      `<source bridge="br0"/>`,
+    ];
+    const card = (type: string, source: string): string =>
+      `<interface type="${type}"><mac address="52:54:00:AA:00:01"/>${source}<target dev="vnet3"/><model type="virtio"/><alias name="net0"/></interface>`;
+    const nics = running.map((source) => {
+      const type = source.includes("portid") ? "network" : "bridge";
+      return machineOf(domainXml("/a").replace("</devices>", `${card(type, source)}</devices>`))?.nic;
+    });
+    const from = { mac: "52:54:00:aa:00:01", link: "up" };
+    expect(nics).toEqual([
+      { ...from, type: "network", source: "default" },
+      { ...from, type: "network", source: "lan" },
+      { ...from, type: "bridge", source: "br0" },
+    ]);
+    fc.assert(
+      fc.property(nic, fc.constantFrom(...running), (to, source) => {
+        const domain = domainXml("/a").replace("</devices>", `${card("network", source)}</devices>`);
+        const device = movedNic(domain, to);
+        expect(device).toContain('<target dev="vnet3"/><model type="virtio"/><alias name="net0"/>');
+        expect(device).not.toMatch(/portid/);
+        expect(machineOf(domainXml("/a").replace("</devices>", () => `${device}</devices>`))?.nic).toEqual(to);
+      }),
+    );
+  });
 
   it("becomes that of any other machine, and all else of it stays", () => {
     const path = fc.string({ minLength: 1, unit: "grapheme-composite" }).filter((text) => !/[\p{C}\u2028]/u.test(text));
@@ -18,6 +58,7 @@ describe("a domain's definition", () => {
       vcpus: fc.integer({ min: 1, max: 255 }),
       vcpusMaximum: fc.integer({ min: 1, max: 255 }),
       balloon: fc.boolean(),
+      nic: fc.option(nic, { nil: undefined }),
     });
     const original = domainXml("/pool/a.qcow2");
     const back = { ...machineOf(original)!, bootPath: "/pool/a.qcow2" };
@@ -25,7 +66,8 @@ describe("a domain's definition", () => {
       fc.property(machine, (other) => {
         const xml = printed(withMachine(original, other));
         expect(machineOf(xml)).toEqual(other);
-        expect(printed(withMachine(xml, back))).toBe(original.replace(/ standalone[^>]*/, ""));
+        const again = printed(withMachine(xml, back)).replace(/<interface.*<\/interface>/, "");
+        expect(again).toBe(original.replace(/ standalone[^>]*/, ""));
       }),
     );
   });
@@ -134,5 +176,74 @@ describe("another shape", () => {
     await apply({ running: false, memoryMiB: 768 });
     expect(changes()).toEqual(["shutdown agent", "define"]);
     expect(scene.libvirt.calls).toContain("autostart false");
+  });
+});
+
+describe("a network card", () => {
+  const nic = { type: "bridge" as const, source: "br0", mac: "52:54:00:00:00:01" };
+  const carded = { ...want, nic };
+  let scene: Scene;
+  beforeEach(() => {
+    scene = new Scene();
+    const { libvirt } = scene;
+    const machine = machineOf(domainXml(want.overlayPath))!;
+    const xml = withMachine(domainXml(want.overlayPath), {
+      ...machine,
+      bootPath: want.overlayPath,
+      nic: { ...nic, link: "up" },
+    });
+    libvirt.live = libvirt.inactive = xml.replace(
+      /unit="MiB">(\d+)/g,
+      (_, size) => `unit="KiB">${Number(size) * 1024}`,
+    );
+  });
+  const apply = (change: Partial<GuestInputs>) => applyGuest({ ...carded, ...change }, 60, scene.deps);
+  const changes = (): string[] =>
+    scene.libvirt.calls.filter((call) => /^(update|define|shutdown|destroy|start)/.test(call));
+
+  it("that is where it is to be is left alone", async () => {
+    await apply({});
+    expect(changes()).toEqual([]);
+  });
+
+  it.each(["bridge", "network"] as const)("is moved live to another %s, for the next start too", async (type) => {
+    const to = { ...nic, type, source: "lan" };
+    await apply({ nic: to });
+    expect(changes()).toEqual([`updateDevice ${type} lan down`, `updateDevice ${type} lan up`, "define"]);
+    expect(machineOf(scene.libvirt.inactive)?.nic).toEqual({ ...to, link: "up" });
+    expect(scene.progress).toContain(`its network card moves to ${type} lan`);
+  });
+
+  it("that a broken-off run left without a link gets it back", async () => {
+    const to = { ...nic, source: "br1" };
+    scene.libvirt.live = withMachine(scene.libvirt.live, {
+      ...machineOf(scene.libvirt.live)!,
+      bootPath: want.overlayPath,
+      nic: { ...to, link: "down" },
+    }).replace(/unit="MiB">(\d+)/g, (_, size) => `unit="KiB">${Number(size) * 1024}`);
+    await apply({ nic: to });
+    expect(changes().slice(-2)).toEqual(["updateDevice bridge br1 up", "define"]);
+  });
+
+  it("with another MAC address is another one to the guest, which restarts", async () => {
+    await apply({ nic: { ...nic, mac: "52:54:00:00:00:02" } });
+    expect(changes()).toEqual(["shutdown agent", "define", "start"]);
+  });
+
+  it("that libvirt does not move is told, and the definition stays", async () => {
+    scene.libvirt.failing.set("updateDevice", new LibvirtError("failed", "Cannot get interface MTU on 'br9'"));
+    await expect(apply({ nic: { ...nic, source: "br9" } })).rejects.toThrow(/Cannot get interface MTU on 'br9'/);
+    expect(changes()).not.toContain("define");
+  });
+
+  it("of a domain on the test driver, which changes no devices, is changed by a restart", async () => {
+    await apply({ uri: "test+unix:///default?socket=/s", nic: { ...nic, source: "br1" } });
+    expect(changes()).toEqual(["shutdown agent", "define", "start"]);
+  });
+
+  it("that somebody has moved is found by a refresh", async () => {
+    scene.libvirt.inactive = scene.libvirt.inactive.replace('bridge="br0"', 'bridge="br7"');
+    const found = await readGuest(carded, { ...carded, state: "running" }, scene.deps);
+    expect(found?.inputs["nic"]).toEqual({ ...nic, source: "br7" });
   });
 });
