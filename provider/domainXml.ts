@@ -73,14 +73,15 @@ const interfaceOf = (document: Document): Element | undefined => document.getEle
 
 function nicOf(document: Document): Machine["nic"] {
   const found = interfaceOf(document);
-  const child = (tag: string, attribute: string) => found?.getElementsByTagName(tag)[0]?.getAttribute(attribute);
+  const child = (tag: string, attribute: string) =>
+    found?.getElementsByTagName(tag)[0]?.getAttribute(attribute) ?? undefined;
   // A running one on a libvirt network says both: the network, and what libvirt made of it.
   const network = child("source", "network");
   const source = network ?? child("source", "bridge");
   const mac = child("mac", "address");
-  if (source == null || mac == null) return undefined;
+  if (source === undefined || mac === undefined) return undefined;
   const link = child("link", "state") === "down" ? "down" : "up";
-  return { type: network == null ? "bridge" : "network", source, mac: mac.toLowerCase(), link };
+  return { type: network === undefined ? "bridge" : "network", source, mac: mac.toLowerCase(), link };
 }
 
 /** Changes a card to where it belongs; its model, its place on the bus and its name on the host stay. */

@@ -60,6 +60,7 @@ export class Gate {
   private phase = "starting";
   private phaseShown = "";
   private seenRunning = false;
+  private resumed = false;
   private seedAsked = false;
   /** Since when the settled guest has been wrong, and in what way. */
   private wrong: { what: string; since: number } | undefined;
@@ -137,11 +138,18 @@ export class Gate {
       return false;
     }
     if (state === "paused" && /start|migrat|snapshot|unknown/.test(reason)) return false;
+    const full = state === "paused" && /I\/O/.test(reason);
+    if (full && !this.resumed) {
+      // Its pool was full when it last tried to write; there may be room by now.
+      this.resumed = true;
+      this.phase = "resuming";
+      await orCancelled(libvirt.resume(this.want.uuid), signal);
+      return false;
+    }
     if (state === "in shutdown") {
       this.phase = "shutting down";
       return false;
     }
-    const full = state === "paused" && /I\/O/.test(reason);
     const advice = full ? "the storage pool is probably full: make room, then run up again" : undefined;
     // A guest that powers itself off does so for a reason of its own.
     const Failure = full || (state === "shut off" && reason !== "shutdown") ? HostFailure : GuestFailure;

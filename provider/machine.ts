@@ -95,9 +95,9 @@ export async function changeLive(now: Machine, want: GuestInputs, deps: Deps): P
  * that is broken off in that moment leaves a card that is down, which the next one finds.
  */
 async function moveNic(now: Machine, { uuid, nic }: GuestInputs, deps: Deps): Promise<void> {
-  const { libvirt, signal, progress } = deps;
+  const { libvirt, signal } = deps;
   if (nic === undefined || isDeepStrictEqual(now.nic, { ...nic, link: "up" })) return;
-  progress(`its network card moves to ${nic.type} ${nic.source}`);
+  deps.progress(`its network card moves to ${nic.type} ${nic.source}`);
   const hasAddress = async () => (await address(libvirt, uuid, signal)) !== undefined;
   const had = await hasAddress();
   for (const link of ["down", "up"] as const) {

@@ -1,5 +1,5 @@
 // Where a run is hit: what is killed, and at which moment.
-import { killRole } from "./processes.mjs";
+import { killAll, killRole } from "./processes.mjs";
 
 /** What can be hit, and how often it is; the engine most, since only it leaves a lock and operations under way. */
 const TARGETS = {
@@ -10,15 +10,15 @@ const TARGETS = {
   libvirt: 3,
   program: 2,
   "a guest": 2,
+  host: 3,
   "language host": 1,
   "random provider": 1,
   "(second run)": 1,
 };
-const WEIGHTED = Object.entries(TARGETS).flatMap(([name, weight]) => Array.from({ length: weight }, () => name));
-
-/** A random kill. `calls` and `ms`: how many changes of libvirt, and how much time, such a run takes. */
-export function planKill(random, { calls, ms }) {
-  const target = random.pick(WEIGHTED);
+/** A random kill. `calls` and `ms`: how many changes of libvirt, and how much time, such a run takes. `full`: the world has a pool that can be full. */
+export function planKill(random, { calls, ms }, full) {
+  const targets = Object.entries(full ? { ...TARGETS, "(full pool)": 3 } : TARGETS);
+  const target = random.pick(targets.flatMap(([name, weight]) => Array.from({ length: weight }, () => name)));
   if (random.chance(0.65)) return { target, call: 1 + random.below(calls), moment: random.pick(["asked", "done"]) };
   return { target, ms: random.below(ms) };
 }
@@ -59,6 +59,7 @@ export class Kill {
     this.#ended = true;
     const wrong = await this.#under;
     this.world.wire.watch();
+    this.world.drain?.();
     return wrong ?? [];
   }
 
@@ -73,6 +74,16 @@ export class Kill {
         return true;
       case "a guest":
         this.#under = world.killGuest(random);
+        this.at = at;
+        return false;
+      case "host":
+        // The engine and all below it, then libvirt and the guests.
+        if (!killAll(pid)) return false;
+        this.at = at;
+        this.#under = new Promise((resolve) => setTimeout(() => resolve(world.reboot().then(() => []))));
+        return true;
+      case "(full pool)":
+        world.fill();
         this.at = at;
         return false;
       case "(second run)":

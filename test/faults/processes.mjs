@@ -41,7 +41,16 @@ function family(root) {
 
 /** Kills the processes of a role below `root`; false when there are none yet, or no more. */
 export function killRole(root, role) {
-  const found = family(root).filter((one) => one.role === role);
+  return killed(family(root).filter((one) => one.role === role));
+}
+
+/** Kills a process and all below it; false when it is gone already. */
+export function killAll(root) {
+  const [first, ...others] = family(root);
+  return killed(others.length > 0 ? [first, ...others] : []);
+}
+
+function killed(found) {
   for (const { pid } of found) {
     try {
       process.kill(pid, "SIGKILL");

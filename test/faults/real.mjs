@@ -1,5 +1,6 @@
 // Real guests on a libvirtd of the harness's own: the one that nixvm makes for a checkout, in a folder of the harness.
-import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, readdirSync, readFileSync, rmSync, statfsSync, statSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { hostPaths } from "../../tools/host-paths.mjs";
@@ -8,6 +9,8 @@ import { ROOT } from "./project.mjs";
 import { Wire } from "./wire.mjs";
 
 const require = createRequire(import.meta.url);
+/** Room for two fleets' images, overlays and data, in memory. */
+const POOL = "2g";
 const MARKER = "/var/lib/nixvm-faults-marker";
 
 export class RealWorld {
@@ -15,6 +18,9 @@ export class RealWorld {
     const world = new RealWorld();
     world.dir = dir;
     world.paths = hostPaths(dir);
+    // A file system of its own, which can be filled. That takes root, which "host" does too: networks and libvirtd's system mode.
+    mkdirSync(world.paths.images, { recursive: true });
+    execFileSync("mount", ["-t", "tmpfs", "-o", `size=${POOL},mode=0711`, "nixvm-faults", world.paths.images]);
     await world.#libvirtd("start");
     world.direct = world.paths.uri;
     world.wire = new Wire(join(dir, "wire"), world.paths.socket);
@@ -41,12 +47,39 @@ export class RealWorld {
     await this.#libvirtd("start");
   }
 
+  /** As when the host loses its power and starts again. */
+  async reboot() {
+    const { pid } = JSON.parse(readFileSync(this.paths.record, "utf8"));
+    process.kill(pid, "SIGKILL");
+    for (const file of this.#guests()) process.kill(Number(readFileSync(file, "utf8")), "SIGKILL");
+    // /run is empty then. Without this mark libvirtd starts what is to be started with the host.
+    rmSync(join(this.paths.runDir, "libvirt/qemu/autostarted"), { force: true });
+    await this.#libvirtd("start");
+  }
+
+  /** Leaves no room in the pool. */
+  fill() {
+    const { bavail, bsize } = statfsSync(this.paths.images);
+    const file = join(this.paths.images, "filler");
+    execFileSync("fallocate", ["-l", String(Math.max(bavail * bsize, 4096)), file], { stdio: "ignore" });
+  }
+
+  drain() {
+    rmSync(join(this.paths.images, "filler"), { force: true });
+  }
+
+  /** Files with the process ids of the guests that run. */
+  #guests() {
+    const dir = join(this.paths.runDir, "libvirt/qemu");
+    return readdirSync(dir)
+      .filter((name) => name.endsWith(".pid"))
+      .map((name) => join(dir, name));
+  }
+
   /** Kills the QEMU of some guest. */
   async killGuest(random) {
-    const running = (await this.virsh("list --name")).split(/\s+/).filter(Boolean);
-    if (running.length === 0) return;
-    const file = join(this.paths.runDir, "libvirt/qemu", `${random.pick(running)}.pid`);
-    if (existsSync(file)) process.kill(Number(readFileSync(file, "utf8")), "SIGKILL");
+    const running = this.#guests();
+    if (running.length > 0) process.kill(Number(readFileSync(random.pick(running), "utf8")), "SIGKILL");
   }
 
   /** What has to stay of each VM's data: the file that it is in, and what was written to it at first. */
@@ -69,6 +102,7 @@ export class RealWorld {
     await this.wire.close();
     await this.#libvirtd("stop", "--force");
     rmSync(this.paths.runDir, { recursive: true, force: true });
+    execFileSync("umount", ["--lazy", this.paths.images]);
   }
 
   async #libvirtd(...args) {

@@ -107,7 +107,7 @@ class Fleet {
     const first = this.kind === "first";
     const { kind, wish: next } = first ? { kind: "first", wish: this.wish } : changed(shape, this.wish, random);
     const size = this.#seen.get(kind) ?? { calls: 30, ms: values.real ? 120_000 : 4000 };
-    const kill = new Kill(planKill(random, size), { world, project, random });
+    const kill = new Kill(planKill(random, size, world.fill !== undefined), { world, project, random });
     this.#configure(next);
     const hit = await project.up((pid) => kill.arm(pid));
     const { count: calls, deleted } = world.wire;

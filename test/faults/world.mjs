@@ -65,6 +65,15 @@ export class PlayedWorld {
     return this.wire.cut(AWAY_MS);
   }
 
+  /** As when the host loses its power and starts again, with the guests that start with it. */
+  async reboot() {
+    const running = (await this.virsh("list --uuid")).split(/\s+/).filter(Boolean);
+    for (const uuid of running) await this.virsh(`destroy ${uuid}`);
+    const willing = (await this.virsh("list --all --autostart --uuid")).split(/\s+/).filter(Boolean);
+    for (const uuid of willing) await this.virsh(`start ${uuid}`);
+    await this.wire.cut(AWAY_MS);
+  }
+
   /** Ends some guest as its QEMU would when it is killed. */
   async killGuest(random) {
     const running = (await this.virsh("list --uuid")).split(/\s+/).filter(Boolean);

@@ -58,7 +58,8 @@ describe("a VM that is not healthy on a new image", () => {
     libvirt.onStart = (xml) => {
       libvirt.system = xml.includes(OLD) ? "running" : undefined;
       if (xml.includes(OLD)) return runs(libvirt, "image-old", true);
-      scene.clock.at(scene.clock.time / 1000 + 2, () => happens(libvirt));
+      // A second time after it was resumed.
+      for (const seconds of [2, 4]) scene.clock.at(scene.clock.time / 1000 + seconds, () => happens(libvirt));
     };
     const { message, properties } = await failed();
     expect(message).toMatch(

@@ -98,7 +98,11 @@ describe("gate", () => {
     ],
     [
       "a full pool",
-      ({ libvirt }) => (libvirt.domain = { state: "paused", reason: "I/O error" }),
+      ({ libvirt, clock }) => {
+        libvirt.system = "starting";
+        libvirt.domain = { state: "paused", reason: "I/O error" };
+        clock.at(1, () => (libvirt.domain = { state: "paused", reason: "I/O error" }));
+      },
       "what to do: the storage pool is probably full: make room, then run up again",
     ],
     [
@@ -113,6 +117,13 @@ describe("gate", () => {
     arrange(scene);
     expect((await failure()).message).toContain(message);
     expect(scene.clock.time).toBeLessThan(6000);
+  });
+
+  it("goes on with a guest whose pool was full, once there is room again", async () => {
+    scene.libvirt.domain = { state: "paused", reason: "I/O error" };
+    expect(await applyGuest(want, 60, scene.deps)).toMatchObject({ healthy: true });
+    expect(scene.libvirt.calls).toContain("resume");
+    expect(scene.libvirt.calls).not.toContain("start");
   });
 
   it("waits while units still correct what the record says", async () => {
