@@ -12,14 +12,15 @@ export function plainTail(text: string, lines: number): string[] {
   const plain = text
     // CSI (colours, cursor), OSC (titles) and two-character escapes.
     .replace(/\u001b\[[0-?]*[ -/]*[@-~]/g, "")
-    .replace(/\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)/g, "")
+    .replace(/\u001b\][^\u0007\u001b]{0,999}(?:\u0007|\u001b\\)/g, "")
     .replace(/\u001b[ -/]*[0-~]/g, "")
-    .replace(/\r+\n/g, "\n")
-    // A lone carriage return starts the line anew: what a terminal would show is the last part.
-    .replace(/[^\n]*\r(?=[^\n])/g, "")
-    .replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, "");
+    .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]/g, "");
   /* eslint-enable no-control-regex */
-  const all = plain.split("\n").map((line) => line.trimEnd());
+  const all = plain.split("\n").map((line) => {
+    const shown = line.trimEnd();
+    // A lone carriage return starts the line anew: what a terminal would show is the last part.
+    return shown.slice(shown.lastIndexOf("\r") + 1);
+  });
   return all.filter((line) => line !== "").slice(-lines);
 }
 

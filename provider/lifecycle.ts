@@ -248,17 +248,41 @@ async function realInputs(want: GuestInputs, olds: Props, deps: Deps): Promise<G
   return bootPath === lastGood?.overlayPath ? { ...rest, ...lastGood } : { ...want, ...rest };
 }
 
-async function readOutputs(want: GuestInputs, olds: Props, deps: Deps): Promise<Props> {
-  const { state } = await orCancelled(deps.libvirt.state(want.uuid), deps.signal);
-  if (state !== "running" || isTestDriver(want.uri)) return { ...olds, state };
-  let seen: Look;
-  try {
-    seen = await look(deps.libvirt, want.uuid, deps.clock, deps.signal);
-  } catch (error) {
-    if (!(error instanceof LibvirtError) || error.kind !== "agent") throw error;
-    deps.warn(`the guest agent is silent, so what is known is from the last run: ${error.message}`);
-    return { ...olds, state };
+/** A guest that stops, or whose agent has stopped already, gets this long to be off. */
+const stoppingMs = 30_000;
+
+/**
+ * One look at a guest that is not on its way off: a run that was killed may have asked it to stop a moment ago, and it would still count as
+ * running. `silent` says that its agent does not answer.
+ */
+async function settledLook(
+  want: GuestInputs,
+  deps: Deps,
+): Promise<{ state: string; seen?: Look; silent?: LibvirtError }> {
+  const backoff = new Backoff(deps.clock, deps.signal);
+  const begun = deps.clock.now();
+  for (;;) {
+    const { state } = await orCancelled(deps.libvirt.state(want.uuid), deps.signal);
+    if (state !== "running" || isTestDriver(want.uri)) return { state };
+    const late = deps.clock.now() - begun >= stoppingMs;
+    try {
+      const seen = await look(deps.libvirt, want.uuid, deps.clock, deps.signal);
+      if (seen.system !== "stopping" || late) return { state, seen };
+      deps.progress("is stopping");
+    } catch (error) {
+      if (!(error instanceof LibvirtError) || error.kind !== "agent") throw error;
+      if (late) return { state, silent: error };
+      deps.progress("its agent is silent");
+    }
+    await backoff.pause();
   }
+}
+
+async function readOutputs(want: GuestInputs, olds: Props, deps: Deps): Promise<Props> {
+  const { state, seen, silent } = await settledLook(want, deps);
+  if (silent !== undefined)
+    deps.warn(`the guest agent is silent, so what is known is from the last run: ${silent.message}`);
+  if (seen === undefined) return { ...olds, state };
   const ip = (await address(deps.libvirt, want.uuid, deps.signal)) ?? olds["ip"];
   const now = { ...outputs(want, seen, undefined), ip };
   if (want.contract === "nixvm" && seen.status === undefined) {

@@ -438,4 +438,20 @@ describe("read", () => {
     expect(await read()).toEqual(olds);
     expect(scene.warnings[0]).toContain("the guest agent is silent");
   });
+
+  it.each([
+    ["still says so", "stopping"],
+    ["has stopped its agent already", undefined],
+  ])("waits for a guest that a killed run has asked to stop and that %s", async (_name, system) => {
+    scene.libvirt.system = system;
+    scene.clock.at(8, () => (scene.libvirt.domain = { state: "shut off", reason: "shutdown" }));
+    expect(await read()).toMatchObject({ state: "shut off" });
+    expect(scene.warnings).toEqual([]);
+  });
+
+  it("waits for no more than half a minute", async () => {
+    scene.libvirt.system = "stopping";
+    expect(await read()).toMatchObject({ state: "running", bootId: "boot-1" });
+    expect(scene.clock.time).toBeLessThan(35_000);
+  });
 });
