@@ -6,10 +6,12 @@ import { Run } from "./run";
 
 /** The label by which cloud-init and our guests know a seed. */
 const label = "cidata";
+/** What ISO images are made of, in bytes. Readers do not look at what comes after the last one that is described. */
+export const block = 2048;
 /** From here an ISO image describes itself: what comes before is for boot loaders, and empty. */
-const descriptor = 16 * 2048;
+const descriptor = 16 * block;
 /** Bytes at the start of an ISO image that hold its label. */
-export const headBytes = descriptor + 2048;
+export const headBytes = descriptor + block;
 
 /** An ISO image in a folder that nobody else can read. */
 export interface Medium {

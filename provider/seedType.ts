@@ -1,11 +1,11 @@
-import { readFile } from "node:fs/promises";
+import { readFile, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { seedDigest } from "../components/plan/seed";
 import { ResourceDiff } from "./diff";
 import * as inputs from "./inputs";
 import type { Failure, Props, SeedInputs } from "./inputs";
 import { Found, InitFailed } from "./lifecycle";
-import { headBytes, isSeed, Medium, withMedium } from "./medium";
+import { block, headBytes, isSeed, Medium, withMedium } from "./medium";
 import { ResourceType, Target } from "./resources";
 import { Run } from "./run";
 import { isTestDriver } from "./testDriver";
@@ -47,7 +47,7 @@ export class SeedVolumeType implements ResourceType {
     if (preview) return outputs(news, { ...unwritten(news), volumeId: olds["volumeId"] ?? inputs.UNKNOWN });
     const want = decode(news);
     try {
-      return await this.write(want);
+      return await this.write(want, olds["bytes"]);
     } catch (error) {
       // The former medium may be gone. A plain failure would keep its inputs in the state, and going back to them would
       // look like no change.
@@ -75,14 +75,19 @@ export class SeedVolumeType implements ResourceType {
   /**
    * Writes the medium, whatever is there of it. A running guest keeps the former file, which it has open: writing into
    * that one would show it half a seed. Not broken off by a cancel, since it takes a moment and half of it helps nobody.
+   *
+   * Its size is never the one before (`former`): were this run killed before the engine knows, a refresh finds that the medium is
+   * another one, although it reads nothing of it.
    */
-  private async write(want: SeedInputs): Promise<Props> {
+  private async write(want: SeedInputs, former?: unknown): Promise<Props> {
     const { uri, pool, name } = want;
     const digest = seedDigest(want);
     if (isTestDriver(uri)) return outputs(want, { volumeId: name, digest });
     const volumes = this.world.volumes(uri);
     try {
       return await withMedium(want, this.world.run, async (medium) => {
+        const bytes = medium.bytes + (medium.bytes === former ? block : 0);
+        await truncate(medium.file, bytes);
         await makeRoom(volumes, want, medium);
         await volumes.create(pool, name).catch(async (error: unknown) => {
           if (!isTaken(error)) throw error;
@@ -94,7 +99,7 @@ export class SeedVolumeType implements ResourceType {
           await volumes.remove(pool, name).catch(() => undefined);
           throw error;
         });
-        return outputs(want, { volumeId: await volumes.path(pool, name), digest, bytes: medium.bytes });
+        return outputs(want, { volumeId: await volumes.path(pool, name), digest, bytes });
       });
     } catch (error) {
       const { message } = error as Error;

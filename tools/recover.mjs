@@ -113,6 +113,7 @@ const LISTS = {
 /** Volumes that can be made again as they were. */
 const AGAIN = /\$nixvm:index:(OverlayDisk|BaseImage)\$/;
 const GUEST = "nixvm:index:Guest";
+const SEED = "nixvm:index:SeedVolume";
 const DATA = /\$nixvm:index:PersistentVolume\$/;
 
 /**
@@ -266,11 +267,12 @@ async function recover(folder, engine, args) {
     if ((await ask(uri, `vol-delete --pool ${pool} --vol ${name}`)) !== undefined)
       say(`${name}, which the last run had just made and nothing uses, is removed`);
   }
-  // A guest that was being changed may be off, or on a disk that is not the one of the state: one that goes back would be left so.
-  const guests = resources.filter(({ type }) => type === GUEST);
-  const targets = new Set([...gone, ...guests].map(({ urn }) => urn));
+  // A guest that was being changed may be off, or on a disk that is not the one of the state, and a seed that was being written may be
+  // another one, or none: a stack that goes back would leave them so.
+  const changing = resources.filter(({ type }) => type === GUEST || type === SEED);
+  const targets = new Set([...gone, ...changing].map(({ urn }) => urn));
   if (targets.size === 0) return;
-  if (guests.length > 0) say("the last run did not end well: it is looked how its guests are");
+  if (changing.length > 0) say("the last run did not end well: it is looked how its guests and seeds are");
   run(["refresh", "--yes", "--skip-preview", ...[...targets].flatMap((urn) => ["--target", urn])]);
 }
 

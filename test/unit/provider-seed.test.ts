@@ -192,6 +192,19 @@ describe("read", () => {
     expect(await type.read(target, { ...seed, pool: "other" }, olds)).toBeUndefined();
   });
 
+  it("finds a medium that a killed run has written, whose result nobody got to know", async () => {
+    // One letter of it is another one, so that both images are of one length.
+    const other = { ...seed, userData: files.userData.replace("hash", "hasp") };
+    let known = await create();
+    for (const news of [other, seed, other, other]) {
+      const written = await update(news, known);
+      expect(inMedium("user-data")).toBe(news.userData);
+      const found = (await type.read(target, seed, known))!.outputs;
+      expect(type.diff(target, seed, found, seed).drift).toEqual(["digest"]);
+      known = written;
+    }
+  });
+
   it("does not take a libvirt that is away, or a pool that is off, for a medium that is gone", async () => {
     pool.failing = "vol-info";
     expect((await failure(type.read(target, seed, {}))).message).toContain("virsh vol-info: the fake was told to fail");

@@ -275,13 +275,14 @@ case "$*" in *export*) cat '${dir.replaceAll("'", `'\\''`)}/state.json' ;; *impo
       type: "nixvm:index:Guest",
       id: name,
     }));
+    resources.push({ urn: "urn:x::web-seed-iso", type: "nixvm:index:SeedVolume", id: "/pool/web-seed.iso" });
     const { calls, err } = shim(["up", "--stack", "dev"], { resources });
     expect(calls.slice(1)).toEqual([
       "stack export --stack dev --non-interactive",
-      "refresh --yes --skip-preview --target urn:x::web-guest --target urn:x::db-guest --stack dev --non-interactive",
+      "refresh --yes --skip-preview --target urn:x::web-guest --target urn:x::db-guest --target urn:x::web-seed-iso --stack dev --non-interactive",
       "up --stack dev",
     ]);
-    expect(err).toBe("nixvm: the last run did not end well: it is looked how its guests are\n");
+    expect(err).toBe("nixvm: the last run did not end well: it is looked how its guests and seeds are\n");
   });
 
   it("nothing is looked at for a command that changes nothing, and for a state that is not in files here", () => {
