@@ -1,5 +1,5 @@
 // The fleet that is upgraded again and again, and the changes of its stack file.
-const KEYS = [
+export const KEYS = [
   "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIiRMrbQ2SKN3p5v4bD/8KkBCVXYlBL7eVj2Bci5i6hR one",
   "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDK1oyTlNS8xEr0HLPhKmiHWbsbPmZYFCyt4VfMFGZ3G two",
 ];

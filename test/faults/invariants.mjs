@@ -1,5 +1,5 @@
 // What has to hold after a run that ended well, whatever happened to the one before it.
-import { SWITCHED, TEMPORARY, vmsOf } from "./fleet.mjs";
+import { KEYS, SWITCHED, TEMPORARY, vmsOf } from "./fleet.mjs";
 
 const PREFIX = "nixvm-";
 const SEED = "nixvm:index:SeedVolume";
@@ -65,6 +65,12 @@ export async function violations({ world, project, shape, wish, images, known, d
     const said = outputs[vm] ?? {};
     if (said.uuid !== uuid) wrong.push(`${vm} has UUID ${uuid}, and the stack says ${said.uuid}`);
     same(vm, `${uuid} ${said.mac}`);
+  }
+  // Whoever starts next would go by it.
+  for (const vm of world.seed ? wanted : []) {
+    const seed = world.seed(`${prefix}-${vm}`) ?? "";
+    const keys = KEYS.filter((key) => seed.includes(key));
+    if (keys.join() !== KEYS[wish.key]) wrong.push(`the seed of ${vm} has ${keys.length} keys, wanted key ${wish.key}`);
   }
   // Real guests are asked for what was written to their data.
   for (const [vm, data] of Object.entries((await world.data?.(outputs)) ?? {})) same(`the data of ${vm}`, data);

@@ -1,6 +1,6 @@
 // Real guests on a libvirtd of the harness's own: the one that nixvm makes for a checkout, in a folder of the harness.
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readdirSync, readFileSync, rmSync, statfsSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statfsSync, statSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { hostPaths } from "../../tools/host-paths.mjs";
@@ -80,6 +80,12 @@ export class RealWorld {
   async killGuest(random) {
     const running = this.#guests();
     if (running.length > 0) process.kill(Number(readFileSync(random.pick(running), "utf8")), "SIGKILL");
+  }
+
+  /** What the seed of a VM says, secrets included; undefined when it is not there. */
+  seed(domain) {
+    const file = join(this.host.pool.path, `${domain}-seed.iso`);
+    return existsSync(file) ? readFileSync(file, "latin1") : undefined;
   }
 
   /** What has to stay of each VM's data: the file that it is in, and what was written to it at first. */
