@@ -7,7 +7,7 @@ import { withLock } from "./lock.mjs";
 import { build as compile, buildReady, installModules, modulesReady } from "./modules.mjs";
 import { installPackages, missingPackages, privilege, requireKnownDistribution } from "./packages.mjs";
 import { elapsed, progress as makeProgress } from "./progress.mjs";
-import { ensureToolchain, missingParts } from "./toolchain.mjs";
+import { beginFetching, ensureToolchain, missingParts } from "./toolchain.mjs";
 import { taskEnvironment } from "./env.mjs";
 
 /** What has to be set up before `pulumi` can be used by hand; empty when nothing. */
@@ -47,14 +47,20 @@ export async function setup({ root, needs, build, force, thorough = false }) {
   await withLock(join(home, "setup.lock"), waiting, async () => {
     const context = { root, needs, build, force, thorough, progress: counting, log };
     if (missing.length > 0) await setUpPackages(missing, before, context);
-    await setUpProgram(context);
-    if (needs.includes("toolchain")) {
-      await ensureToolchain(root, { progress: counting, force, thorough, log: log("toolchain") });
-      ensureHome(root);
-      writeEnvironment(root);
+    const toolchain = { force, thorough, log: log("toolchain") };
+    const stopFetching = needs.includes("toolchain") ? beginFetching(root, toolchain) : () => undefined;
+    try {
+      await setUpProgram(context);
+      if (needs.includes("images")) await setUpImages(context);
+      if (needs.includes("toolchain")) {
+        await ensureToolchain(root, { ...toolchain, progress: counting, stopFetching });
+        ensureHome(root);
+        writeEnvironment(root);
+      }
+    } finally {
+      await stopFetching();
     }
     if (needs.includes("host")) await setUpHost(context);
-    if (needs.includes("images")) await setUpImages(context);
   });
   progress.line(`${steps === 0 ? "ready" : "done"} (${elapsedPrecisely(Date.now() - start)})`);
 }

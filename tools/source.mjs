@@ -74,7 +74,7 @@ export async function makeFromSource(root, part, out, { log, detail }) {
   await logged({ log, cwd: join(root, "tools/src", source.dir), env, detail: count }, go, args);
 }
 
-/** Fetches what parts are built from: the network has nothing to do while another part is compiled. The build tries again what failed. */
+/** Fetches what parts are built from. The build tries again what failed. */
 export async function fetchAhead(root, parts, { log, signal }) {
   const go = requireGo();
   const env = goEnvironment(root, go);

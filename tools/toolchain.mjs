@@ -66,8 +66,29 @@ export function pulumiOnPath(root, path = process.env.PATH ?? "") {
   return order >= 0 ? { file, version: version.join(".") } : undefined;
 }
 
+/**
+ * Begins to fetch what parts will be built from, while the set-up is still at other things: the network would have nothing to do then, and
+ * the processors nothing later. What goes wrong here goes wrong again where it is told. Gives a function that ends it.
+ */
+export function beginFetching(root, { force, thorough, log }) {
+  const fetching = new AbortController();
+  const work = async () => {
+    const parts = missingParts(root, { force, thorough }).filter(({ source }) => source?.package);
+    if (parts.length === 0 || force === "official") return;
+    const open = force === "source" ? {} : await probe();
+    const found = force !== "source" && pulumiOnPath(root) !== undefined;
+    const built = parts.filter((part) => !(part.name === "pulumi" && found) && !part.hosts.every((host) => open[host]));
+    await fetchAhead(root, built, { log, signal: fetching.signal });
+  };
+  const done = work().catch(() => undefined);
+  return async () => {
+    fetching.abort();
+    await done;
+  };
+}
+
 /** Makes every missing part. `force` allows one way only; otherwise: PATH, official downloads, source, in this order. */
-export async function ensureToolchain(root, { progress, force, thorough, log }) {
+export async function ensureToolchain(root, { progress, force, thorough, log, stopFetching }) {
   const record = readRecord(root);
   const before = JSON.stringify(record);
   const work = join(root, ".nixvm/tmp");
@@ -80,32 +101,25 @@ export async function ensureToolchain(root, { progress, force, thorough, log }) 
   };
   // The list is taken anew after each part: which language host is needed follows from the CLI's way.
   const done = new Set();
-  const fetching = new AbortController();
-  let ahead;
-  try {
-    for (;;) {
-      const todo = missingParts(root, { record, force, thorough }).filter((part) => !done.has(part.name));
-      if (todo.length === 0) break;
-      const [part, ...others] = todo;
-      done.add(part.name);
-      mkdirSync(work, { recursive: true });
-      const context = {
-        root,
-        part,
-        record,
-        progress,
-        work,
-        log,
-        count: `(${done.size} of ${done.size + others.length})`,
-        fetchOthers: () => (ahead ??= fetchAhead(root, others, { log, signal: fetching.signal })),
-      };
-      if (await makePart(context, force, reachable)) made++;
-      writeRecord(root, record);
-    }
-  } finally {
-    fetching.abort();
-    await ahead;
+  for (;;) {
+    const todo = missingParts(root, { record, force, thorough }).filter((part) => !done.has(part.name));
+    if (todo.length === 0) break;
+    const [part] = todo;
+    done.add(part.name);
+    mkdirSync(work, { recursive: true });
+    const context = {
+      root,
+      part,
+      record,
+      progress,
+      work,
+      log,
+      count: `(${done.size} of ${done.size + todo.length - 1})`,
+    };
+    if (await makePart(context, force, reachable)) made++;
+    writeRecord(root, record);
   }
+  await stopFetching();
   rmSync(work, { recursive: true, force: true });
   if (made > 0) removeCaches(root);
   if (JSON.stringify(record) !== before) writeRecord(root, record);
@@ -151,9 +165,8 @@ async function makePart(context, force, reachable) {
   return true;
 }
 
-async function makeOneFromSource({ root, part, record, work, log, detail, fetchOthers }) {
+async function makeOneFromSource({ root, part, record, work, log, detail }) {
   const out = join(work, part.name);
-  if (!part.source.copy) fetchOthers();
   await makeFromSource(root, part, out, { log, detail });
   chmodSync(out, 0o755);
   put(root, part, out);
