@@ -32,6 +32,8 @@ ${vms.join("\n")}
 }
 
 const stack = new BenchStack((protect) => stackFile(protect, "v2", 2));
+// Without it Pulumi has no --event-log.
+stack.env.PULUMI_DEBUG_COMMANDS = "true";
 
 /** One upgrade: seconds of the whole, and of each VM from the begin of its step to the end of its gate. */
 async function upgrade(image, maxUnavailable) {

@@ -175,6 +175,34 @@ export async function orphans(resources, ask) {
   return found;
 }
 
+/**
+ * Domains that a broken-off run has made and the state does not know: marked by the stack, and never given a disk to boot from, so that
+ * none of them has been a guest.
+ */
+export async function orphanDomains(resources, ask) {
+  const [, , stack, , project] = resources[0]?.urn.split(":") ?? [];
+  const known = new Set(resources.map(({ id }) => id));
+  const uris = resources.map((resource) => uriOf(resource, resources) ?? resource.inputs?.uri);
+  const found = [];
+  for (const uri of new Set(uris.filter((one) => typeof one === "string"))) {
+    const uuids = ((await ask(uri, "list --all --uuid")) ?? "").split(/\s+/).filter(Boolean);
+    for (const uuid of uuids.filter((one) => !known.has(one))) {
+      const xml = (await ask(uri, `dumpxml --inactive ${uuid}`)) ?? "";
+      const ours = xml.includes(`<description>nixvm ${project}-${stack}</description>`);
+      if (ours && !xml.includes("<serial>boot</serial>"))
+        found.push({ uri, uuid, name: /<name>(.*)<\/name>/.exec(xml)?.[1] });
+    }
+  }
+  return found;
+}
+
+/** Takes such a domain away; false when libvirt does not. */
+async function removeDomain(uri, uuid) {
+  await ask(uri, `destroy ${uuid}`);
+  // The test driver knows no NVRAM.
+  return ((await ask(uri, `undefine ${uuid} --nvram`)) ?? (await ask(uri, `undefine ${uuid}`))) !== undefined;
+}
+
 /** libvirt of a resource of the libvirt provider; undefined when the state does not say it in clear. */
 function uriOf(resource, resources) {
   const uri = resources.find(({ urn }) => resource.provider?.startsWith(`${urn}::`))?.inputs?.uri;
@@ -263,6 +291,9 @@ async function recover(folder, engine, args) {
   }
   const gone = await vanished(resources, lister());
   for (const { urn } of gone) say(`${nameOf(urn)} is not there any more and is taken off the stack's state`);
+  for (const { uri, uuid, name } of await orphanDomains(resources, ask)) {
+    if (await removeDomain(uri, uuid)) say(`the domain ${name}, which the last run had just made, is removed`);
+  }
   for (const { uri, pool, name } of await orphans(resources, ask)) {
     if ((await ask(uri, `vol-delete --pool ${pool} --vol ${name}`)) !== undefined)
       say(`${name}, which the last run had just made and nothing uses, is removed`);

@@ -170,6 +170,43 @@ describe("what a broken-off run has made and its state does not know", () => {
   });
 });
 
+describe("a domain that no state knows", () => {
+  const resources = [
+    { urn: "urn:pulumi:dev::fleet::pulumi:pulumi:Stack::fleet-dev", type: "pulumi:pulumi:Stack" },
+    {
+      urn: "urn:pulumi:dev::fleet::nixvm:index:Guest::web-guest",
+      type: "nixvm:index:Guest",
+      id: "1",
+      inputs: { uri: "qemu:///system" },
+    },
+  ];
+  const domain = (description: string, disks = ""): string =>
+    `<domain><name>fleet-dev-db</name><description>${description}</description><devices>${disks}</devices></domain>`;
+  const found = (xml: string, uuid = "2"): string[] =>
+    evaluate(
+      "recover",
+      `m.orphanDomains(input.resources, async (uri, command) => command.startsWith("list") ? "1\\n" + input.uuid + "\\n" : input.xml)
+        .then((all) => all.map(({ uri, uuid, name }) => uri + " " + uuid + " " + name))`,
+      { resources, uuid, xml },
+    );
+
+  it("is the stack's own when it says so and never had a disk to boot from", () => {
+    expect(found(domain("nixvm fleet-dev", "<disk><serial>persist</serial></disk>"))).toEqual([
+      "qemu:///system 2 fleet-dev-db",
+    ]);
+  });
+
+  it.each([
+    ["one that has been a guest", domain("nixvm fleet-dev", "<disk><serial>boot</serial></disk>"), "2"],
+    ["one of another stack", domain("nixvm fleet-dev-2"), "2"],
+    ["somebody's", domain("mine"), "2"],
+    ["one that the state knows", domain("nixvm fleet-dev"), "1"],
+    ["one of which libvirt says nothing", "", "2"],
+  ])("is never taken away: %s", (_, xml, uuid) => {
+    expect(found(xml, uuid)).toEqual([]);
+  });
+});
+
 describe("before a run", () => {
   const ended = spawnSync(process.execPath, ["-e", ""]).pid;
   const mine = { ...lock({ hostname: hostname() }), timestamp: new Date().toISOString() };
