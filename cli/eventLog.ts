@@ -1,4 +1,5 @@
 import * as fs from "node:fs";
+import { nameOf } from "./fleet";
 
 /** The part of an engine event that is read here. */
 export interface EngineEvent {
@@ -42,7 +43,7 @@ export function parseEvent(line: string, at: number): StepMoment | undefined {
     return undefined;
   }
   const { op, type, urn, diffs } = found.metadata;
-  return { at, phase: found.phase, op, type, name: urn.slice(urn.lastIndexOf("::") + 2), diffs: diffs ?? [] };
+  return { at, phase: found.phase, op, type, name: nameOf(urn), diffs: diffs ?? [] };
 }
 
 /**

@@ -11,12 +11,12 @@ export class PulumiFailed extends Error {
 }
 
 /** Shows a command the way a person would type it, runs it on this terminal, and gives back its exit code. */
-export function pulumiOnScreen(args: string[], json: boolean): Promise<number> {
+export function pulumiOnScreen(args: string[], json: boolean, cwd?: string): Promise<number> {
   process.stderr.write(`\n$ pulumi ${args.join(" ")}\n`);
   // With --json the last line of stdout is the result, so what is shown on the way goes to stderr.
   // The engine's event log is one of Pulumi's debug flags.
   const env = { ...process.env, ...(args.includes("--event-log") ? { PULUMI_DEBUG_COMMANDS: "true" } : {}) };
-  const child = spawn("pulumi", args, { env, stdio: ["ignore", json ? 2 : 1, 2] });
+  const child = spawn("pulumi", args, { cwd, env, stdio: ["ignore", json ? 2 : 1, 2] });
   // The terminal sends Ctrl-C to the whole group: the engine stops in order, and so must we wait for it.
   const wait = (): void => undefined;
   process.on("SIGINT", wait);
@@ -27,17 +27,17 @@ export function pulumiOnScreen(args: string[], json: boolean): Promise<number> {
 }
 
 /** As {@link pulumiOnScreen}, but anything but success is an error. */
-export async function pulumiMust(args: string[], json: boolean): Promise<void> {
-  const code = await pulumiOnScreen(args, json);
+export async function pulumiMust(args: string[], json: boolean, cwd?: string): Promise<void> {
+  const code = await pulumiOnScreen(args, json, cwd);
   if (code !== 0) {
     throw new PulumiFailed(args, code);
   }
 }
 
 /** Runs a command silently and gives back what it printed. */
-export function pulumiOutput(args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+export function pulumiOutput(args: string[], cwd?: string): Promise<{ code: number; stdout: string; stderr: string }> {
   return new Promise((resolve, reject) => {
-    const child = spawn("pulumi", args, { stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn("pulumi", args, { cwd, env: process.env, stdio: ["ignore", "pipe", "pipe"] });
     let stdout = "";
     let stderr = "";
     child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));

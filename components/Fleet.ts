@@ -47,7 +47,7 @@ export class Fleet extends pulumi.ComponentResource {
     const base = (host: string, image: Pick<ResolvedImage, "digest" | "format">, source: string): BaseImage => {
       const label = `base-${host}-${plan.digest12(image.digest)}`;
       const { plan: at, provider, pool } = hostOf(host);
-      const volumeName = baseVolumeFile(prefix, image);
+      const volumeName = plan.baseVolumeFile(prefix, image);
       // The test driver takes no uploads.
       const content = isTestDriver(at.uri) ? {} : { source };
       const made =
@@ -73,7 +73,7 @@ export class Fleet extends pulumi.ComponentResource {
           },
           { parent: this, provider: hostOf(network.host).provider },
         );
-        return [[network.name, made.networkName] as const];
+        return [[network.name, made] as const];
       }),
     );
 
@@ -81,7 +81,7 @@ export class Fleet extends pulumi.ComponentResource {
     for (const vm of vms) {
       const { plan: host, provider, pool, beforeDomain } = hostOf(vm.host);
       const entry = vm.network.mode === "nat" ? vm.network.entry : null;
-      const networkName = entry === null ? undefined : networks.get(entry);
+      const network = entry === null ? undefined : networks.get(entry);
       const image = must(args.images[vm.image], `image ${vm.image}`);
       made.set(
         vm.name,
@@ -97,7 +97,7 @@ export class Fleet extends pulumi.ComponentResource {
             image,
             baseVolumeId: base(vm.host, image, image.file).volumeId,
             after: vm.after.map((other) => must(made.get(other), `VM ${other}`)),
-            ...(networkName === undefined ? {} : { networkName }),
+            ...(network === undefined ? {} : { networkName: network.networkName, networkId: network.networkId }),
           },
           { parent: this, provider },
         ),
@@ -135,11 +135,6 @@ export class Fleet extends pulumi.ComponentResource {
     );
     return { ...made, pool: pool.name };
   }
-}
-
-/** File name of a base image's volume. */
-export function baseVolumeFile(prefix: string, image: Pick<ResolvedImage, "digest" | "format">): string {
-  return `${plan.baseVolumeName(prefix, image.digest)}.${image.format}`;
 }
 
 /** The planner checked every reference; one that is missing here is a fault of this program. */

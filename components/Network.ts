@@ -21,6 +21,8 @@ export interface NetworkArgs {
 export class Network extends pulumi.ComponentResource {
   /** Name by which VMs join; known only when the network is there, so VMs come after it. */
   public readonly networkName: pulumi.Output<string>;
+  /** Another one when the network was made anew under its name, with none of the entries it had. */
+  public readonly networkId: pulumi.Output<string>;
 
   constructor(name: string, args: NetworkArgs, opts?: pulumi.ComponentResourceOptions) {
     super("nixvm:index:Network", name, args, opts);
@@ -38,6 +40,7 @@ export class Network extends pulumi.ComponentResource {
       { parent: this, deleteBeforeReplace: true },
     );
     this.networkName = network.name;
+    this.networkId = network.id;
     this.registerOutputs({ networkName: this.networkName });
   }
 }

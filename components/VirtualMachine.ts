@@ -1,8 +1,9 @@
 import * as libvirt from "@pulumi/libvirt";
 import * as pulumi from "@pulumi/pulumi";
-import { Guest, type GuestArgs } from "../provider/guest";
-import { isTestDriver } from "../provider/testDriver";
-import { domainXslt, type DomainSpec } from "./domainXslt";
+import { Guest } from "../provider/guest";
+import { cardOf, leaseOf } from "./attachment";
+import { domainXslt } from "./domainXslt";
+import { domainSpecOf, domainType, guestShape, seedPathOf, vmIdentity, vmSeed } from "./guestShape";
 import type { ResolvedImage } from "./images";
 import { OverlayDisk } from "./OverlayDisk";
 import { PersistentVolume } from "./PersistentVolume";
@@ -28,6 +29,8 @@ export interface VirtualMachineArgs {
   beforeDomain: pulumi.ResourceHook;
   /** libvirt's name of its network, known when the network is there; unused with a bridge or user networking. */
   networkName?: pulumi.Input<string>;
+  /** What libvirt calls that network by for its life, when it is one of ours: its leases are ours to keep. */
+  networkId?: pulumi.Input<string>;
   /** The fleet's secret key, of which every identity is derived. */
   fleetKey: pulumi.Input<string>;
   /** VMs that have to be done before this one is touched (D4). */
@@ -46,9 +49,7 @@ export class VirtualMachine extends pulumi.ComponentResource {
     const { vm, host, image, pool } = args;
     const digest = plan.digest12(image.digest);
 
-    const identity = pulumi
-      .output(args.fleetKey)
-      .apply((key) => plan.identityOf(key, vm.name, { ...vm.identity, mac: vm.network.mac ?? vm.identity.mac }));
+    const identity = pulumi.output(args.fleetKey).apply((key) => vmIdentity(vm, key));
     // The key is secret; what is derived one-way is visible on every wire and in libvirt anyway.
     const uuid = pulumi.unsecret(identity.uuid);
     const mac = pulumi.unsecret(identity.mac);
@@ -87,40 +88,26 @@ export class VirtualMachine extends pulumi.ComponentResource {
         )
       : undefined;
 
-    const files = pulumi
-      .all([identity, args.fleetKey])
-      .apply(([id, key]) =>
-        plan.seedFiles(vm, id, vm.identity.sshHostKey === "stack" ? plan.hostKeyOf(key, vm.name) : undefined),
-      );
+    const files = pulumi.all([identity, args.fleetKey]).apply(([id, key]) => vmSeed(vm, id, key));
     const seedDigest = pulumi.unsecret(files.apply(plan.seedDigest));
-    const seedVolume = plan.seedVolumeName(args.prefix, vm.name);
-    const seedPath = `${host.pool.path}/${seedVolume}`;
-    const seed = new Seed(`${name}-seed`, { uri: host.uri, pool, volumeName: seedVolume, files }, { parent: this });
+    const volumeName = plan.seedVolumeName(args.prefix, vm.name);
+    const seedPath = seedPathOf(vm, host, args.prefix);
+    const seed = new Seed(`${name}-seed`, { uri: host.uri, pool, volumeName, files }, { parent: this });
 
-    const consoleLog = isTestDriver(host.uri) ? undefined : plan.consoleLogPath(host.consoleDir, vm.domainName);
     const disks = [
       ...(persist ? [{ path: persist.volumeId, serial: "persist" }] : []),
       ...(scratch ? [{ path: scratch.volumeId, serial: "scratch" }] : []),
     ];
-    const xslt = pulumi.all([uuid, mac, pulumi.all(disks.map((d) => d.path))]).apply(([knownUuid, knownMac, paths]) =>
-      domainXslt({
-        type: isTestDriver(host.uri) ? "test" : host.accelerator === "kvm" ? "kvm" : "qemu",
-        uuid: knownUuid,
-        disks: disks.map((d, i) => ({ path: paths[i] ?? "", serial: d.serial })),
-        seedPath,
-        nic: nicOf(vm.network, knownMac),
-        noCoreDump: scratch !== undefined,
-        ...(consoleLog === undefined ? {} : { consoleLog }),
-        ...(vm.firmware === null ? {} : { firmware: vm.firmware }),
-        ...(vm.cpuModel === null ? {} : { cpuModel: vm.cpuModel }),
-      }),
-    );
+    const xslt = pulumi.all([uuid, mac, pulumi.all(disks.map((d) => d.path))]).apply(([knownUuid, knownMac, paths]) => {
+      const there = disks.map((d, i) => ({ path: paths[i] ?? "", serial: d.serial }));
+      return domainXslt(domainSpecOf(vm, host, { uuid: knownUuid, mac: knownMac, disks: there, seedPath }));
+    });
     const domain = new libvirt.Domain(
       `${name}-domain`,
       {
         name: vm.domainName,
         description: `nixvm ${args.prefix}`,
-        type: isTestDriver(host.uri) ? "test" : host.accelerator === "kvm" ? "kvm" : "qemu",
+        type: domainType(host),
         // For a start: from then on the Guest decides these.
         memory: vm.memoryMiB,
         vcpu: vm.vcpus,
@@ -145,35 +132,14 @@ export class VirtualMachine extends pulumi.ComponentResource {
     this.guest = new Guest(
       `${name}-guest`,
       {
-        uri: host.uri,
-        vm: vm.name,
-        domain: vm.domainName,
+        ...guestShape(vm, host, image, args.prefix),
         uuid,
         domainId: domain.id,
-        imageDigest: digest,
         overlayPath: overlay.volumeId,
-        memoryMiB: vm.memoryMiB,
-        vcpus: vm.vcpus,
-        ...(vm.memoryMaximumMiB === null ? {} : { memoryMaximumMiB: vm.memoryMaximumMiB }),
-        ...(vm.vcpusMaximum === null ? {} : { vcpusMaximum: vm.vcpusMaximum }),
-        network: describeNetwork(vm.network),
-        ...cardOf(vm.network, mac, args.networkName),
-        accelerator: host.accelerator,
+        ...cardOf<pulumi.Input<string>>(vm.network, mac, args.networkName),
+        ...leaseOf<pulumi.Input<string>>(vm, args.networkId),
         seedDigest,
-        seedPath,
-        running: vm.running,
-        contract: image.id === undefined ? "none" : "nixvm",
-        stopTimeoutSeconds: vm.stopTimeoutSeconds,
-        ...(image.id === undefined ? {} : { imageId: image.id }),
-        // Defaults are left out, so that stacks from before have nothing to do.
-        ...(vm.goBack ? { goBack: true } : {}),
-        ...(vm.retry.includes(digest) ? { retry: true } : {}),
-        ...(vm.persist?.snapshots ? { snapshots: vm.persist.snapshots } : {}),
-        ...(vm.restoreData ? { restoreData: true } : {}),
-        ...(seesToSomething(vm.rollout) ? { rollout: vm.rollout } : {}),
-        ...(persist ? { persistPath: persist.volumeId, persistBytes: vm.persist?.sizeBytes } : {}),
-        ...(consoleLog === undefined ? {} : { consoleLog }),
-        ...(vm.health.length > 0 ? { checks: [...vm.health] } : {}),
+        ...(persist ? { persistPath: persist.volumeId } : {}),
       },
       {
         parent: this,
@@ -217,44 +183,6 @@ export interface VmSummary {
   bootedAt: string;
   /** Command that opens a shell, or the address. */
   access: string;
-}
-
-/** Without that its place in the rollout is said by what it depends on, and another VM more is no other input. */
-function seesToSomething(rollout: plan.RolloutContext | null): rollout is plan.RolloutContext {
-  if (rollout === null) return false;
-  const { pause, before, windows, timeLimitSeconds } = rollout;
-  return pause || before.length > 0 || windows.length > 0 || timeLimitSeconds !== undefined;
-}
-
-function nicOf(network: plan.Attachment, mac: string): DomainSpec["nic"] {
-  return network.mode === "user" ? { mode: "user", mac, sshPort: network.sshPort } : { mode: "libvirt" };
-}
-
-function cardOf(
-  network: plan.Attachment,
-  mac: pulumi.Input<string>,
-  networkName: pulumi.Input<string> | undefined,
-): Pick<GuestArgs, "nic"> {
-  switch (network.mode) {
-    case "user":
-      return {};
-    case "bridge":
-      return { nic: { type: "bridge", source: network.bridge, mac } };
-    case "nat":
-      return { nic: { type: "network", source: networkName ?? network.network, mac } };
-  }
-}
-
-/** One line, shown in a preview when it changes. */
-function describeNetwork(network: plan.Attachment): string {
-  switch (network.mode) {
-    case "user":
-      return `user, ssh on 127.0.0.1:${network.sshPort}`;
-    case "bridge":
-      return `bridge ${network.bridge}`;
-    case "nat":
-      return `network ${network.network}${network.address ? `, ${network.address.ip}` : ""}`;
-  }
 }
 
 function accessOf(vm: plan.VmPlan, ip: string | undefined): string {

@@ -1,11 +1,14 @@
 import { execFile } from "node:child_process";
-import { createHash } from "node:crypto";
-import { createReadStream, createWriteStream } from "node:fs";
+import { createWriteStream } from "node:fs";
 import * as fs from "node:fs/promises";
 import * as path from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { promisify } from "node:util";
+import { commandEnv } from "../provider/run";
+import { DigestCache, sha256Of } from "./digestCache";
+import { type BuildHost, inputsDigest, lastBuilt, parseFlake } from "./flakes";
+import { rememberPackages } from "./packageLists";
 import { findKnown, type KnownImage } from "./plan/history";
 
 const run = promisify(execFile);
@@ -16,6 +19,10 @@ export interface ImageSource {
   path?: string;
   /** Address to fetch from; needs `sha256`. */
   url?: string;
+  /** Flake and attribute that it is built from, before the run: `nixvm image build`. */
+  flake?: string;
+  /** Where it is built; this machine by default. */
+  buildHost?: BuildHost;
   /** Beginning of the digest of an image that is on the hosts already. */
   digest?: string;
   /** SHA-256 of the file as it is at `path` or `url`, packed or not: 64 hexadecimal digits. */
@@ -62,29 +69,23 @@ class Refused extends Error {
   }
 }
 
-/** Answers for a file whose size and modification time are as before come from here: hashing gigabytes at each preview would hurt. */
-interface CacheEntry {
-  size: number;
-  mtimeMs: number;
-  digest: string;
-}
-
 const SIDECAR_MISSING = "ENOENT";
 
 /** Resolves the images of a stack: finds, fetches, unpacks, checks and digests them; reports all mistakes together. */
 export async function resolveImages(
   sources: Record<string, ImageSource>,
   options: { projectDir: string; cacheDir: string; history: readonly KnownImage[] },
-): Promise<{ images: Record<string, ResolvedImage>; problems: ImageProblem[] }> {
+): Promise<{ images: Record<string, ResolvedImage>; problems: ImageProblem[]; warnings: ImageProblem[] }> {
   const images: Record<string, ResolvedImage> = {};
   const problems: ImageProblem[] = [];
+  const warnings: ImageProblem[] = [];
   const cache = await DigestCache.open(options.cacheDir);
   // One after another: two images of a stack are often one file, and hashing is bound by the disk.
   for (const [name, source] of Object.entries(sources)) {
     try {
       images[name] = source.digest
         ? resolveKnown(source.digest, options.history)
-        : await resolveOne(source, cache, options);
+        : await resolveOne(name, source, cache, { ...options, warnings });
     } catch (error) {
       if (!(error instanceof Refused)) {
         throw error;
@@ -98,7 +99,7 @@ export async function resolveImages(
     }
   }
   await cache.save();
-  return { images, problems };
+  return { images, problems, warnings };
 }
 
 function resolveKnown(digest: string, history: readonly KnownImage[]): ResolvedImage {
@@ -113,15 +114,18 @@ function resolveKnown(digest: string, history: readonly KnownImage[]): ResolvedI
 }
 
 async function resolveOne(
+  name: string,
   source: ImageSource,
   cache: DigestCache,
-  options: { projectDir: string; cacheDir: string },
+  options: { projectDir: string; cacheDir: string; warnings: ImageProblem[] },
 ): Promise<ResolvedImage> {
   const given = source.url
     ? await fetched(source.url, source.sha256 ?? "", options)
-    : path.resolve(options.projectDir, source.path ?? "");
-  const field = source.url ? "url" : "path";
-  const value = source.url ?? source.path;
+    : source.flake
+      ? await built(name, source.flake, options)
+      : path.resolve(options.projectDir, source.path ?? "");
+  const field = source.url ? "url" : source.flake ? "flake" : "path";
+  const value = source.url ?? source.flake ?? source.path;
   const stat = await fs.stat(given).catch(() => undefined);
   if (!stat?.isFile()) {
     throw new Refused(
@@ -140,9 +144,11 @@ async function resolveOne(
   const file = given.endsWith(".zst") ? await unpacked(given, cache, options.cacheDir, field, value) : given;
   const format = await diskFormat(file, field, value);
   const sidecar = await readSidecar(given.replace(/\.zst$/, ""), field, value);
+  const digest = await cache.digest(file);
+  await rememberPackages(given, { digest, ...sidecar }, options.cacheDir);
   return {
     file,
-    digest: await cache.digest(file),
+    digest,
     format,
     bytes: (await fs.stat(file)).size,
     ...sidecar,
@@ -150,12 +156,61 @@ async function resolveOne(
   };
 }
 
+/** What was built last. A preview must not build: it has to know the digest, and nothing may be made by then. */
+async function built(
+  name: string,
+  text: string,
+  options: { projectDir: string; cacheDir: string; warnings: ImageProblem[] },
+): Promise<string> {
+  const flake = parseFlake(text, options.projectDir);
+  const record = await lastBuilt(flake, options.cacheDir);
+  if (record === undefined) {
+    const message = "has not been built, or its image is gone";
+    throw new Refused("flake", text, message, `run "nixvm image build ${name}" first; or path or url of an image`);
+  }
+  if ((await inputsDigest(flake).catch(() => "")) !== record.inputs) {
+    options.warnings.push({
+      path: `images.${name}.flake`,
+      value: text,
+      message: `has changed since its image was built (${record.builtAt}); VMs get the one that was built last`,
+      allowed: `run "nixvm image build ${name}" to build it again`,
+    });
+  }
+  return record.file;
+}
+
+function downloadOf(url: string, sha256: string, cacheDir: string): string {
+  return path.join(cacheDir, "downloads", `${sha256.toLowerCase()}-${path.basename(new URL(url).pathname)}`);
+}
+
+function unpackedOf(packed: string, digest: string, cacheDir: string): string {
+  return path.join(cacheDir, "unpacked", `${digest.slice(0, 16)}-${path.basename(packed).replace(/\.zst$/, "")}`);
+}
+
+/** Where the file of a source is, or would be, and what it is unpacked to: of the cache these are needed. */
+export async function filesOf(
+  source: ImageSource,
+  options: { projectDir: string; cacheDir: string },
+): Promise<{ given?: string; unpacked?: string }> {
+  const { cacheDir } = options;
+  const given =
+    source.url && source.sha256
+      ? downloadOf(source.url, source.sha256, cacheDir)
+      : source.flake
+        ? (await lastBuilt(parseFlake(source.flake, options.projectDir), cacheDir))?.file
+        : source.path && path.resolve(options.projectDir, source.path);
+  if (!given?.endsWith(".zst") || !(await exists(given))) return given ? { given } : {};
+  const digest = await (await DigestCache.open(cacheDir)).digest(given);
+  return { given, unpacked: unpackedOf(given, digest, cacheDir) };
+}
+
+/** Whether an image can be resolved without a download. */
+export async function isHere({ url, sha256 }: ImageSource, cacheDir: string): Promise<boolean> {
+  return url === undefined || exists(downloadOf(url, sha256 ?? "", cacheDir));
+}
+
 async function fetched(url: string, sha256: string, options: { cacheDir: string }): Promise<string> {
-  const target = path.join(
-    options.cacheDir,
-    "downloads",
-    `${sha256.toLowerCase()}-${path.basename(new URL(url).pathname)}`,
-  );
+  const target = downloadOf(url, sha256, options.cacheDir);
   if (await exists(target)) {
     return target;
   }
@@ -189,18 +244,14 @@ async function unpacked(
   field: string,
   value: unknown,
 ): Promise<string> {
-  const folder = path.join(cacheDir, "unpacked");
-  const target = path.join(
-    folder,
-    `${(await cache.digest(packed)).slice(0, 16)}-${path.basename(packed).replace(/\.zst$/, "")}`,
-  );
+  const target = unpackedOf(packed, await cache.digest(packed), cacheDir);
   if (await exists(target)) {
     return target;
   }
-  await fs.mkdir(folder, { recursive: true });
+  await fs.mkdir(path.dirname(target), { recursive: true });
   const part = `${target}.part-${process.pid}`;
   try {
-    await run("zstd", ["-q", "-d", "-f", "--sparse", packed, "-o", part]);
+    await run("zstd", ["-q", "-d", "-f", "--sparse", packed, "-o", part], { env: commandEnv() });
     await fs.rename(part, target);
   } catch (error) {
     const text = error instanceof Error ? error.message.split("\n").slice(-2).join(" ").trim() : String(error);
@@ -246,9 +297,16 @@ async function diskFormat(file: string, field: string, value: unknown): Promise<
 }
 
 async function checkQcow2(file: string, field: string, value: unknown): Promise<void> {
-  const out = await run("qemu-img", ["info", "--output=json", file]).catch((error: { stderr?: string }) => {
-    throw new Refused(field, value, `cannot be read as qcow2 (${(error.stderr ?? "").trim()})`, "a whole qcow2 image");
-  });
+  const out = await run("qemu-img", ["info", "--output=json", file], { env: commandEnv() }).catch(
+    (error: { stderr?: string }) => {
+      throw new Refused(
+        field,
+        value,
+        `cannot be read as qcow2 (${(error.stderr ?? "").trim()})`,
+        "a whole qcow2 image",
+      );
+    },
+  );
   const info = JSON.parse(out.stdout) as { "backing-filename"?: string };
   if (info["backing-filename"] !== undefined) {
     throw new Refused(
@@ -259,7 +317,7 @@ async function checkQcow2(file: string, field: string, value: unknown): Promise<
     );
   }
   // A refcount table or cluster beyond the end of the file shows here: it only reads metadata.
-  await run("qemu-img", ["check", "-q", "--output=json", file]).catch(() => {
+  await run("qemu-img", ["check", "-q", "--output=json", file], { env: commandEnv() }).catch(() => {
     throw new Refused(field, value, "is truncated or damaged: qemu-img check refuses it", "a whole qcow2 image");
   });
 }
@@ -306,57 +364,9 @@ function wrongDigest(wanted: string, actual: string): Refused {
   );
 }
 
-async function sha256Of(file: string): Promise<string> {
-  const hash = createHash("sha256");
-  await pipeline(createReadStream(file, { highWaterMark: 1 << 20 }), hash);
-  return hash.digest("hex");
-}
-
 async function exists(file: string): Promise<boolean> {
   return fs.access(file).then(
     () => true,
     () => false,
   );
-}
-
-class DigestCache {
-  private changed = false;
-
-  private constructor(
-    private readonly file: string,
-    private readonly entries: Record<string, CacheEntry>,
-  ) {}
-
-  static async open(cacheDir: string): Promise<DigestCache> {
-    const file = path.join(cacheDir, "digests.json");
-    const text = await fs.readFile(file, "utf8").catch(() => "{}");
-    try {
-      return new DigestCache(file, JSON.parse(text) as Record<string, CacheEntry>);
-    } catch {
-      // A half-written cache costs one more hash, nothing else.
-      return new DigestCache(file, {});
-    }
-  }
-
-  async digest(file: string): Promise<string> {
-    const { size, mtimeMs } = await fs.stat(file);
-    const known = this.entries[file];
-    if (known?.size === size && known.mtimeMs === mtimeMs) {
-      return known.digest;
-    }
-    const digest = await sha256Of(file);
-    this.entries[file] = { size, mtimeMs, digest };
-    this.changed = true;
-    return digest;
-  }
-
-  async save(): Promise<void> {
-    if (!this.changed) {
-      return;
-    }
-    await fs.mkdir(path.dirname(this.file), { recursive: true });
-    const part = `${this.file}.part-${process.pid}`;
-    await fs.writeFile(part, JSON.stringify(this.entries, null, 1));
-    await fs.rename(part, this.file);
-  }
 }

@@ -17,6 +17,13 @@ die() {
 # A list file without comments and blank lines.
 entries() { sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "$1"; }
 
+# dpkg's list, a name and a version a line, as `nixvm image diff` reads it. Neither can hold a character that JSON would escape.
+package_list() {
+  echo '{ "schema": 1, "kind": "dpkg", "packages": ['
+  LC_ALL=C sort "$1" | sed -e 's/^\([^ ]*\) \(.*\)$/  ["\1", "\2"]/' -e '$!s/$/,/'
+  echo '] }'
+}
+
 # The Debian release that is built: the machine's own, as only its archive is known to be reachable and trusted here.
 suite() {
   # shellcheck disable=SC1091

@@ -16,6 +16,9 @@ import { LastGood } from "./memory";
 /** File name of an overlay, as the planner makes it: it has the digest of its image. */
 const OVERLAY = /-([0-9a-f]{12})-[0-9A-Za-z]{1,32}\.qcow2$/;
 
+/** The first digits of the digest of the image that an overlay is of, by the overlay's path. */
+export const imageOfOverlay = (bootPath: string | undefined): string | undefined => OVERLAY.exec(bootPath ?? "")?.[1];
+
 /** Data that another image is about to get at. */
 export interface DataAtRisk extends DataVolume {
   readonly keep: number;
@@ -34,7 +37,7 @@ export async function dataAtRisk(
   if (keep === 0 || persistPath === undefined) return undefined;
   const { bootPath } = await definedMachine(uuid, deps);
   // A domain that was made anew has no boot disk yet.
-  const fromDigest = OVERLAY.exec(bootPath ?? "")?.[1] ?? lastGood?.imageDigest;
+  const fromDigest = imageOfOverlay(bootPath) ?? lastGood?.imageDigest;
   if (fromDigest === undefined || fromDigest === imageDigest) return undefined;
   await checkSnapshot(persistPath, deps);
   return { uuid, persistPath, fromDigest, keep };

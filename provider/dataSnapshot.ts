@@ -28,6 +28,9 @@ export async function newestUnder(digest: string, persistPath: string, deps: Dep
   return (await dataSnapshots(persistPath, deps)).filter((name) => isUnder(name, digest)).at(-1);
 }
 
+/** The image that a snapshot of ours was taken under, by its name: the first digits of its digest. Undefined for the snapshots of others. */
+export const imageOfSnapshot = (name: string): string | undefined => OURS.exec(name)?.groups?.["digest"];
+
 const isUnder = (name: string, digest: string): boolean => OURS.exec(name)?.groups?.["digest"] === digest.slice(0, 12);
 
 /** What upgrades may write, by the volume that it is kept in. */
@@ -38,10 +41,8 @@ export type Promised = Map<string, { pool: string; bytes: number }>;
  * asked for must have room together.
  */
 export async function checkSnapshot(persistPath: string, deps: Deps, promised: Promised = new Map()): Promise<void> {
-  const { diskBytes } = await look(persistPath, deps);
-  const { pool, usedBytes, freeBytes } = await orCancelled(deps.disks.space(persistPath), deps.signal);
-  // A snapshot takes nothing by itself, but whatever is overwritten later is kept: at the most all that is there.
-  promised.set(persistPath, { pool, bytes: Math.min(usedBytes, diskBytes) });
+  const { pool, freeBytes, neededBytes } = await roomFor(persistPath, deps);
+  promised.set(persistPath, { pool, bytes: neededBytes });
   const here = [...promised.values()].filter((one) => one.pool === pool);
   const needed = here.reduce((sum, { bytes }) => sum + bytes, 0);
   if (freeBytes >= needed) return;
@@ -50,6 +51,17 @@ export async function checkSnapshot(persistPath: string, deps: Deps, promised: P
     `persist.snapshots: the pool ${pool} has ${formatBytes(freeBytes)} free, and up to ${formatBytes(needed)} are needed ` +
       `to keep what an upgrade overwrites of ${volumes}; allowed: a pool with more space, or persist.snapshots: 0`,
   );
+}
+
+/** What a snapshot may take up in its pool, and what is free there. */
+export async function roomFor(
+  persistPath: string,
+  deps: Pick<Deps, "disks" | "signal">,
+): Promise<{ pool: string; freeBytes: number; neededBytes: number }> {
+  const { diskBytes } = await look(persistPath, deps);
+  const { pool, usedBytes, freeBytes } = await orCancelled(deps.disks.space(persistPath), deps.signal);
+  // A snapshot takes nothing by itself, but whatever is overwritten later is kept: at the most all that is there.
+  return { pool, freeBytes, neededBytes: Math.min(usedBytes, diskBytes) };
 }
 
 /**
@@ -97,7 +109,11 @@ const ours = (snapshots: readonly Saved[]): string[] =>
   snapshots.map(({ name }) => name).filter((name) => OURS.test(name));
 
 /** A cancelled run goes no further than to the next look at the volume: each step before it comes to its end. */
-async function held(volume: DataVolume, deps: Deps, use: (holder: Holder) => Promise<string>): Promise<string> {
+export async function held<T>(
+  volume: Pick<DataVolume, "uuid" | "persistPath">,
+  deps: Pick<Deps, "libvirt" | "disks" | "signal">,
+  use: (holder: Holder) => Promise<T>,
+): Promise<T> {
   const { libvirt, disks, signal } = deps;
   const definition = await orCancelled(libvirt.definition(volume.uuid), signal);
   return orCancelled(disks.hold(definition, volume.persistPath, use), signal);
@@ -135,9 +151,11 @@ async function unchangedSince(
   return undefined;
 }
 
-type Look = Omit<Qcow2, "snapshots"> & { snapshots: Saved[] };
+/** What a volume says of itself, with all snapshots in it, ours and others. */
+export type Look = Omit<Qcow2, "snapshots"> & { snapshots: Saved[] };
 
-async function look(path: string, { disks, signal }: Deps): Promise<Look> {
+/** @throws DataError for a volume that can have none. */
+export async function look(path: string, { disks, signal }: Pick<Deps, "disks" | "signal">): Promise<Look> {
   const read = (offset: number, bytes: number) => orCancelled(disks.read(path, { offset, bytes }), signal);
   const header = readHeader(await read(0, HEADER_BYTES));
   if (header === undefined) {

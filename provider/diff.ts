@@ -63,6 +63,12 @@ export function diffGuest(oldInputs: Props, news: Props, olds: Props = {}): Reso
   return { replaces, updates, drift, reasons: reasons(replaces, updates, drift, oldInputs, news, olds) };
 }
 
+/** True when the guest is stopped and started for it: it is on, and stays on. */
+export function restarts(diff: ResourceDiff, olds: Props, news: Props): boolean {
+  const on = olds["running"] !== false && news["running"] !== false;
+  return on && diff.replaces.length + restartsFor(diff.updates, olds, news).length > 0;
+}
+
 /** True when only the engine's question "and if its domain were replaced?" is in the inputs. */
 export function onlyDomainUnknown(diff: ResourceDiff, news: Props): boolean {
   return diff.replaces.length === 1 && diff.updates.length === 0 && isUnknown(news["domainId"]);
@@ -116,14 +122,21 @@ function reasons(
     const way = off ? "" : " live, no restart";
     lines.push(`${off ? "while it is off, " : ""}its network card moves from ${from} to ${to}${way}`);
   }
+  if (updates.includes("lease")) lines.push(`${off ? "while it is off, " : ""}${reserved(news["lease"])}`);
+  if (updates.includes("egress")) {
+    const what = news["egress"] ? "what it may send to private networks" : "it may send to private networks again";
+    lines.push(
+      `${off ? "while it is off, " : ""}${what}${news["egress"] ? " is set on the host" : ""}${off ? "" : ", no restart"}`,
+    );
+  }
   if (updates.includes("seedDigest")) lines.push("applies a new seed live, no restart");
   if (updates.includes("checks")) lines.push(`health checks change: ${off ? "" : "asked again, "}no restart`);
   if (updates.includes("persistBytes")) lines.push(growth(olds["persistBytes"], news["persistBytes"]));
   if (updates.includes("running")) lines.push(news["running"] === false ? "is stopped cleanly" : "is started");
   if (drift.includes("state") && !updates.includes("running")) {
-    lines.push(
-      news["running"] === false ? "is stopped again" : `is started again (it was ${String(oldOutputs["state"])})`,
-    );
+    const was = String(oldOutputs["state"]);
+    const back = was === "paused" ? "is resumed" : "is started again";
+    lines.push(news["running"] === false ? "is stopped again" : `${back} (it was ${was})`);
   }
   if (drift.includes("imageId")) {
     lines.push(`runs image ${String(oldOutputs["imageId"])} instead of ${String(news["imageId"])}`);
@@ -172,6 +185,12 @@ function imageName(props: Props): string {
   const short = isUnknown(digest) || typeof digest !== "string" ? "one not known yet" : digest.slice(0, 12);
   const id = props["imageId"];
   return typeof id === "string" && !isUnknown(id) ? `${id} (${short})` : short;
+}
+
+function reserved(lease: unknown): string {
+  const { address, names } = (lease ?? {}) as { address?: unknown; names?: unknown };
+  if (address === undefined) return "its address is no longer kept for it in its network";
+  return `${show(address, "")} is kept for it in its network, as ${Array.isArray(names) ? names.join(" and ") : show(names, "")}`;
 }
 
 function growth(from: unknown, to: unknown): string {

@@ -39,7 +39,7 @@ export interface Machine {
   /** Whether it has the device by which memory changes while it runs. */
   balloon: boolean;
   /** `down` while it is being moved. */
-  nic: (Nic & { link: "up" | "down" }) | undefined;
+  nic: (Nic & { link: "up" | "down"; filter?: string }) | undefined;
 }
 
 /** A child of the root itself: libvirt uses the same names further down as well. */
@@ -81,7 +81,9 @@ function nicOf(document: Document): Machine["nic"] {
   const mac = child("mac", "address");
   if (source === undefined || mac === undefined) return undefined;
   const link = child("link", "state") === "down" ? "down" : "up";
-  return { type: network === undefined ? "bridge" : "network", source, mac: mac.toLowerCase(), link };
+  const filter = child("filterref", "filter");
+  const type = network === undefined ? "bridge" : "network";
+  return { type, source, mac: mac.toLowerCase(), link, ...(filter === undefined ? {} : { filter }) };
 }
 
 /** Changes a card to where it belongs; its model, its place on the bus and its name on the host stay. */
@@ -99,6 +101,9 @@ function setNic(document: Document, card: Element, nic: NonNullable<Machine["nic
   source.setAttribute(nic.type, nic.source);
   card.replaceChild(source, child("source"));
   const [link] = card.getElementsByTagName("link");
+  const [filter] = card.getElementsByTagName("filterref");
+  if (nic.filter !== undefined) child("filterref").setAttribute("filter", nic.filter);
+  else if (filter) card.removeChild(filter);
   if (nic.link === "down") child("link").setAttribute("state", "down");
   else if (link) card.removeChild(link);
 }

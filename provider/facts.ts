@@ -64,7 +64,7 @@ async function lookAt(vm: WantedVm & { uuid: string }, libvirt: Libvirt, clock: 
 }
 
 /** Of the file name that the planner gives overlays: what the domain is called, the image's digest, and what tells two of them apart. */
-function digestOf(path: string, domain: string): string | undefined {
+export function digestOf(path: string, domain: string): string | undefined {
   const file = path.slice(path.lastIndexOf("/") + 1);
   if (!file.startsWith(`${domain}-`)) return undefined;
   return /^([0-9a-f]{12})-[0-9A-Za-z]{1,32}\.qcow2$/.exec(file.slice(domain.length + 1))?.[1];

@@ -3,6 +3,7 @@ import { Backoff, Clock, orCancelled } from "./clock";
 import { kernelPanic } from "./console";
 import { Disks } from "./disks";
 import { GuestInputs } from "./inputs";
+import { Networks } from "./networks";
 import { parseError } from "./parse";
 import { StatusRecord } from "./status";
 import { isTestDriver } from "./testDriver";
@@ -12,6 +13,7 @@ import { Libvirt, LibvirtError } from "./virsh";
 export interface Deps {
   libvirt: Libvirt;
   disks: Disks;
+  networks: Networks;
   /** That of another host of the fleet. */
   libvirtAt: (uri: string) => Libvirt;
   clock: Clock;
@@ -139,8 +141,8 @@ export class Gate {
     }
     if (state === "paused" && /start|migrat|snapshot|unknown/.test(reason)) return false;
     const full = state === "paused" && /I\/O/.test(reason);
-    if (full && !this.resumed) {
-      // Its pool was full when it last tried to write; there may be room by now.
+    if ((full || /user/.test(reason)) && state === "paused" && !this.resumed) {
+      // Its pool was full when it last tried to write, and there may be room by now; or somebody suspended it, and it is to run.
       this.resumed = true;
       this.phase = "resuming";
       await orCancelled(libvirt.resume(this.want.uuid), signal);
@@ -151,8 +153,8 @@ export class Gate {
       return false;
     }
     const advice = full ? "the storage pool is probably full: make room, then run up again" : undefined;
-    // A guest that powers itself off does so for a reason of its own.
-    const Failure = full || (state === "shut off" && reason !== "shutdown") ? HostFailure : GuestFailure;
+    // A guest that powers itself off does so for a reason of its own; none pauses itself.
+    const Failure = state === "paused" || (state === "shut off" && reason !== "shutdown") ? HostFailure : GuestFailure;
     throw new Failure(`stopped while it was waited for: ${state}${reason ? ` (${reason})` : ""}`, this.last, advice);
   }
 

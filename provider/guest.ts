@@ -50,6 +50,17 @@ export interface GuestArgs {
     source: pulumi.Input<string>;
     mac: pulumi.Input<string>;
   }>;
+  /**
+   * The VM's fixed address on the libvirt network of `nic`: its DHCP server gives it to nobody else, its DNS server knows it by these
+   * names, the first one without a dot. `of` ties it to a network that may be made anew under its name. A change is live, no restart.
+   * If unset, the network has no entries for the VM.
+   */
+  lease?: pulumi.Input<{ address: string; names: string[]; of?: pulumi.Input<string> }>;
+  /**
+   * What the VM may send to private networks, kept up by a filter of the host on its card: nothing but to `allow` (CIDR), to name
+   * servers `dns` (port 53), and to DHCP servers, or `dhcp` alone. A change is live, no restart. If unset, all. Needs `nic`.
+   */
+  egress?: pulumi.Input<{ allow: string[]; dns: string[]; dhcp?: string }>;
   /** How the guest is run. A change restarts the VM. */
   accelerator: pulumi.Input<"kvm" | "tcg">;
   /**

@@ -34,6 +34,8 @@ export const guestInputs = z.strictObject({
   vcpusMaximum: count.optional(),
   network: z.string(),
   nic: z.strictObject({ type: z.enum(["bridge", "network"]), source: text, mac: text }).optional(),
+  lease: z.strictObject({ address: text, names: z.array(text).min(1), of: text.optional() }).optional(),
+  egress: z.strictObject({ allow: z.array(text), dns: z.array(text), dhcp: text.optional() }).optional(),
   accelerator: z.enum(["kvm", "tcg"]),
   seedDigest: text.optional(),
   seedPath: z.string().startsWith("/", "must be an absolute path").optional(),

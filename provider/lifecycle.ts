@@ -8,7 +8,9 @@ import { DataError } from "./dataSnapshot";
 import { Deps, Gate, GuestFailure, HostFailure } from "./gate";
 import { goBack } from "./goBack";
 import { growDisk, growFileSystem } from "./grow";
+import { dropFilter, egressHolds, keepFilter } from "./egress";
 import { GuestInputs, Props } from "./inputs";
+import { keepLease, LeaseError, leaseHolds } from "./lease";
 import { changeLive, defineMachine, definedMachine, machineFor, needsRestart, runningMachine } from "./machine";
 import { afterFailure, afterSuccess, LastGood, Memory, memoryOf, remembered } from "./memory";
 import { stopGuest } from "./stop";
@@ -43,12 +45,14 @@ export async function applyGuest(
   timeoutSeconds: number,
   deps: Deps,
   memory: Memory = { quarantined: [] },
+  had: OnHost = {},
 ): Promise<Props> {
   if (isOwnWorld(want.uri)) return { ...want };
   await ours(want, deps);
+  await prepareNetwork(want, had, deps);
   const observed: Props = { ...want, healthy: false };
   const { lastGood } = memory;
-  const before: Before = { lastGood };
+  const before: Before = { lastGood, had };
   const limitMs = (timeoutSeconds > 0 ? timeoutSeconds : defaultGateSeconds) * 1000;
   const failed = (message: string, then: Memory = memory) =>
     new InitFailed(message, want.uuid, { ...observed, ...remembered(then) });
@@ -80,9 +84,29 @@ export async function applyGuest(
 
 /** How a guest was before it was touched. */
 interface Before {
+  readonly had: OnHost;
   readonly lastGood: LastGood | undefined;
   /** Why it was not healthy then: an image that does not heal it is not to blame for that. */
   unwell?: string;
+}
+
+/** What a VM has on its host besides its domain. */
+type OnHost = Pick<GuestInputs, "nic" | "lease" | "egress">;
+
+/**
+ * What its network and its card refer to is there before the VM is touched. What goes wrong here is no partial failure: the state still
+ * has to name what the VM had before.
+ */
+async function prepareNetwork(want: GuestInputs, had: OnHost, deps: Deps): Promise<void> {
+  if (isTestDriver(want.uri)) return;
+  try {
+    if (want.lease || had.lease) await keepLease(want, had, deps);
+    await keepFilter(want, deps);
+  } catch (error) {
+    if (error instanceof LeaseError || error instanceof LibvirtError)
+      throw new Error(`${want.vm}: ${error.message}`, { cause: error });
+    throw error;
+  }
 }
 
 async function bringUp(
@@ -136,7 +160,13 @@ async function becomeMachine(want: GuestInputs, deps: Deps, before: Before): Pro
   }
   if (data && !running) await keepData(data, state !== "shut off", deps);
   await defineMachine(want.uuid, then, deps);
+  await leaveNetwork(want, before, deps);
   return running;
+}
+
+/** Nothing refers any more to what the VM is not to have. */
+async function leaveNetwork(want: GuestInputs, { had }: Pick<Before, "had">, deps: Deps): Promise<void> {
+  if (had.egress && !want.egress && !isTestDriver(want.uri)) await dropFilter(want.domain, deps);
 }
 
 /** While the guest still runs as it was: what will be missed, and what is wrong already. */
@@ -149,11 +179,12 @@ async function lookBefore(want: GuestInputs, deps: Deps, before: Before): Promis
   deps.warn(`was not healthy before this change: ${why}`);
 }
 
-async function bringDown(want: GuestInputs, { lastGood }: Before, deps: Deps): Promise<Props> {
-  const data = await dataAtRisk(want, lastGood, deps);
+async function bringDown(want: GuestInputs, before: Before, deps: Deps): Promise<Props> {
+  const data = await dataAtRisk(want, before.lastGood, deps);
   await stopGuest(want.uuid, want.stopTimeoutSeconds * 1000, deps);
   if (data) await keepData(data, false, deps);
   await defineMachine(want.uuid, machineFor(want), deps);
+  await leaveNetwork(want, before, deps);
   if (!isTestDriver(want.uri)) await growDisk(want, false, deps);
   deps.progress("shut off");
   return { ...want, state: "shut off", ...(await knownSnapshots(want, deps)) };
@@ -202,7 +233,7 @@ export async function deleteGuest(want: GuestInputs, timeoutSeconds: number, dep
         `domain "${want.domain}" has UUID ${other.uuid}, not ${want.uuid}: it is not ours and is left as it is`,
       );
     }
-    return;
+    return forget(want, deps);
   }
   const limit = timeoutSeconds > 0 ? Math.min(timeoutSeconds, want.stopTimeoutSeconds) : want.stopTimeoutSeconds;
   try {
@@ -216,6 +247,15 @@ export async function deleteGuest(want: GuestInputs, timeoutSeconds: number, dep
     }
     throw error instanceof LibvirtError ? new Error(`${want.vm}: ${error.message}`, { cause: error }) : error;
   }
+  await forget(want, deps);
+}
+
+/** What a VM that goes leaves on its host, besides its domain: the engine knows of neither, and of both that they are ours. */
+async function forget(want: GuestInputs, deps: Deps): Promise<void> {
+  if (isTestDriver(want.uri)) return;
+  if (want.lease) await keepLease(undefined, want, deps);
+  // Its domain is removed next: off, it needs no filter.
+  if (want.egress) await dropFilter(want.domain, deps);
 }
 
 /** Inputs and outputs of a guest as it really is. */
@@ -238,14 +278,20 @@ export async function readGuest(want: GuestInputs, olds: Props, deps: Deps): Pro
  * The inputs that would make the guest what it is: a VM that was brought back is on its former image, whatever was tried. With them in
  * the state, the former image in the stack file is no change.
  */
-async function realInputs(want: GuestInputs, olds: Props, deps: Deps): Promise<GuestInputs> {
+export async function realInputs(want: GuestInputs, olds: Props, deps: Deps): Promise<GuestInputs> {
   const { bootPath, memoryMiB, vcpus, nic } = await definedMachine(want.uuid, deps);
   const { lastGood } = memoryOf(olds);
   // Its first start is still to come, which its state shows.
   if (bootPath === undefined) return want;
   const card = want.nic && nic ? { nic: { type: nic.type, source: nic.source, mac: nic.mac } } : {};
-  const { imageId: _, checks: __, ...rest } = { ...want, overlayPath: bootPath, memoryMiB, vcpus, ...card };
-  return bootPath === lastGood?.overlayPath ? { ...rest, ...lastGood } : { ...want, ...rest };
+  const { lease, egress, ...all } = want;
+  const kept = {
+    ...all,
+    ...(lease && (isTestDriver(want.uri) || (await leaseHolds(want, deps))) ? { lease } : {}),
+    ...(egress && (isTestDriver(want.uri) || (await egressHolds(want, nic?.filter, deps))) ? { egress } : {}),
+  };
+  const { imageId: _, checks: __, ...rest } = { ...kept, overlayPath: bootPath, memoryMiB, vcpus, ...card };
+  return bootPath === lastGood?.overlayPath ? { ...rest, ...lastGood } : { ...kept, ...rest };
 }
 
 /** A guest that stops, or whose agent has stopped already, gets this long to be off. */

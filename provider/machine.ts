@@ -3,6 +3,7 @@ import { address } from "./agent";
 import { Backoff, orCancelled } from "./clock";
 import { Machine, machineOf, movedNic, withMachine } from "./domainXml";
 import { Deps, GuestFailure } from "./gate";
+import { filterName } from "./egress";
 import { GuestInputs } from "./inputs";
 
 /** Memory comes and goes page by page, and under emulation slowly; a guest without a balloon driver never gets there. */
@@ -21,8 +22,12 @@ export function machineFor(want: GuestInputs): Bootable {
     vcpus: want.vcpus,
     vcpusMaximum: want.vcpusMaximum ?? want.vcpus,
     balloon: want.memoryMaximumMiB !== undefined,
-    nic: want.nic && { ...want.nic, link: "up" },
+    nic: cardOf(want),
   };
+}
+
+function cardOf({ nic, egress, domain }: GuestInputs): Machine["nic"] {
+  return nic && { ...nic, link: "up", ...(egress === undefined ? {} : { filter: filterName(domain) }) };
 }
 
 function read(xml: string, uuid: string): Machine {
@@ -94,9 +99,15 @@ export async function changeLive(now: Machine, want: GuestInputs, deps: Deps): P
  * Plugs a running guest's card in elsewhere. Its link is down for a moment, so that a guest with DHCP asks for an address anew; a run
  * that is broken off in that moment leaves a card that is down, which the next one finds.
  */
-async function moveNic(now: Machine, { uuid, nic }: GuestInputs, deps: Deps): Promise<void> {
+async function moveNic(now: Machine, want: GuestInputs, deps: Deps): Promise<void> {
   const { libvirt, signal } = deps;
-  if (nic === undefined || isDeepStrictEqual(now.nic, { ...nic, link: "up" })) return;
+  const { uuid } = want;
+  const nic = cardOf(want);
+  if (nic === undefined || isDeepStrictEqual(now.nic, nic)) return;
+  if (now.nic?.link === "up" && now.nic.source === nic.source && now.nic.type === nic.type) {
+    const xml = await orCancelled(libvirt.xml(uuid), signal);
+    return orCancelled(libvirt.updateDevice(uuid, movedNic(xml, nic)), signal);
+  }
   deps.progress(`its network card moves to ${nic.type} ${nic.source}`);
   const hasAddress = async () => (await address(libvirt, uuid, signal)) !== undefined;
   const had = await hasAddress();

@@ -4,6 +4,7 @@ import * as grpc from "@grpc/grpc-js";
 import { systemClock } from "./clock";
 import { VirshDisks } from "./disks";
 import { Display, EngineDisplay, noDisplay } from "./engine";
+import { VirshNetworks } from "./networks";
 import { GuestType, ResourceType, World } from "./resources";
 import { run } from "./run";
 import { SeedVolumeType } from "./seedType";
@@ -23,6 +24,7 @@ function main(args: readonly string[]): void {
   const world: World = {
     libvirt: (uri) => new Virsh(uri, run),
     disks: (uri) => new VirshDisks(uri, run),
+    networks: (uri) => new VirshNetworks(uri, run),
     clock: systemClock,
     signal: abort.signal,
     display: () => display,

@@ -37,6 +37,8 @@ export async function withMedium<T>(files: SeedFiles, run: Run, use: (medium: Me
       }),
     );
     const file = join(folder, "seed.iso");
+    // mkisofs would make it by the umask; it keeps the mode of one that is there.
+    await writeFile(file, "", { mode: 0o600 });
     const args = ["-quiet", "-output", file, "-volid", label, "-joliet", "-rock", ...sources];
     const { code, failure, stderr } = await run("mkisofs", args, 60_000);
     if (failure === "missing") throw new Error("mkisofs is not on PATH; install the package genisoimage");

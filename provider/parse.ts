@@ -37,6 +37,22 @@ export function parseCapacity(text: string): number | undefined {
   return match ? Number(match[1]) : undefined;
 }
 
+/** The bytes behind a word of `virsh vol-info --bytes` or `virsh pool-info --bytes`; undefined when it is not there. */
+export function parseBytes(text: string, word: "Capacity" | "Allocation" | "Available"): number | undefined {
+  const match = new RegExp(`^\\s*${word}:\\s*(\\d+)(?:\\s+bytes)?\\s*$`, "m").exec(text);
+  return match ? Number(match[1]) : undefined;
+}
+
+/** `virsh vol-list`: a name and a path a line, columns of spaces between them; both may hold spaces. */
+export function parseVolumes(text: string): { name: string; path: string }[] {
+  return text.split("\n").flatMap((line) => {
+    const match = /^\s*(\S.*?)\s{2,}(\/.*\S)\s*$/.exec(line);
+    // A name that fills its column has fewer spaces behind it.
+    const [, name, path] = match ?? /^\s*(\S+)\s+(\/.*\S)\s*$/.exec(line) ?? [];
+    return name === undefined || path === undefined ? [] : [{ name, path }];
+  });
+}
+
 /** virsh's own words: its "error: " lines joined, without the prefix; virsh puts the cause on the second line. */
 export function parseError(stderr: string): string {
   const lines = stderr
@@ -55,6 +71,27 @@ export function parseForwardedPorts(xml: string): number[] {
 export function parseBalloon(text: string): number | undefined {
   const match = /^actual (\d+)$/m.exec(text);
   return match ? Number(match[1]) / 1024 : undefined;
+}
+
+/** What `virsh domjobinfo` says of a job. */
+export interface JobState {
+  /** `None`, `Bounded`, `Unbounded`; of one that has ended `Completed`, `Failed` or `Cancelled`. */
+  type: string;
+  /** Rough, as libvirt rounds them for people. */
+  processedBytes: number;
+  totalBytes: number;
+}
+
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+
+/** `virsh domjobinfo`: "Job type: Unbounded", "File processed: 449.000 MiB". */
+export function parseJob(text: string): JobState {
+  const size = (label: string): number => {
+    const [, value, unit] = new RegExp(`^${label}:\\s*([\\d.]+) (\\w+)`, "m").exec(text) ?? [];
+    return value === undefined || unit === undefined ? 0 : Number(value) * 1024 ** Math.max(0, UNITS.indexOf(unit));
+  };
+  const type = /^Job type:\s*(\S+)/m.exec(text)?.[1] ?? "None";
+  return { type, processedBytes: size("File processed"), totalBytes: size("File total") };
 }
 
 /** First IPv4 address of `guest-network-get-interfaces` that is not a loopback one; undefined when there is none yet. */

@@ -36,6 +36,8 @@ export interface PreflightVm {
   uuid?: string;
   /** Port of this machine that leads to the guest's sshd; only with user-mode networking. */
   sshPort?: number;
+  /** Bridge of its host that it is on; only in network mode bridge. */
+  bridge?: string;
   /** Name of its host. */
   host: string;
 }
@@ -60,6 +62,7 @@ export async function preflight(
     ...real.map((host) => libvirt(host, on)),
     ...real.filter((host) => isLocal(host.uri)).map((host) => checkPool(host, on)),
     ...real.filter((host) => isLocal(host.uri)).map((host) => ports(host, vms, on)),
+    ...real.filter((host) => !isLocal(host.uri)).map((host) => bridges(host, vms, on)),
   ]);
   return found.flat();
 }
@@ -129,6 +132,34 @@ function noKvm(host: PreflightHost, text: string): Problem {
 function hasUefi(xml: string): boolean {
   const os = /<os [^>]*>([\s\S]*?)<\/os>/.exec(xml)?.[1] ?? "";
   return /<value>efi<\/value>/.test(os) || /<value>[^<]*(OVMF|AAVMF|edk2)[^<]*<\/value>/i.test(os);
+}
+
+/**
+ * Bridges of a host that is another machine, asked of its libvirt; those of this one the planner knows. A libvirt without the driver for
+ * interfaces cannot tell, and then nothing is said.
+ */
+async function bridges(host: PreflightHost, vms: readonly PreflightVm[], probes: Probes): Promise<Problem[]> {
+  const here = vms.filter((vm) => vm.host === host.name && vm.bridge !== undefined);
+  const found = await Promise.all(
+    [...new Set(here.map((vm) => vm.bridge!))].map(async (bridge) => {
+      const { code, stdout, stderr } = await probes.run(
+        "virsh",
+        ["-q", "-c", host.uri, "iface-dumpxml", bridge],
+        limitMs,
+      );
+      const missing = code === 0 ? !/^<interface type='bridge'/m.test(stdout) : /Interface not found/.test(stderr);
+      return missing ? here.filter((vm) => vm.bridge === bridge) : [];
+    }),
+  );
+  const allowed = "the name of a bridge of that host; make one first where there is none";
+  return found.flat().map(({ name, bridge }) => {
+    return {
+      path: `fleet.${name}.network.bridge`,
+      value: bridge,
+      message: `is not a bridge of host ${host.name}`,
+      allowed,
+    };
+  });
 }
 
 /** Ports for SSH must be free, or held by the very guests they lead to. */

@@ -29,6 +29,8 @@ export interface Qcow2 {
 /** A snapshot inside the file. */
 export interface Saved {
   readonly name: string;
+  /** When it was taken, in seconds since 1970. */
+  readonly takenAt: number;
   /** Size of the disk when it was taken; undefined in files of a QEMU before 1.1. */
   readonly diskBytes: number | undefined;
   /** The table that leads to all content of that time. */
@@ -62,6 +64,7 @@ export function readSnapshots(table: Buffer, count: number): Saved[] | undefined
     if (table.length < end) return undefined;
     found.push({
       name: table.toString("utf8", texts + idBytes, end),
+      takenAt: table.readUInt32BE(at + 16),
       diskBytes: extraBytes >= 16 ? Number(table.readBigUInt64BE(at + 48)) : undefined,
       content: { offset, bytes },
     });

@@ -8,6 +8,7 @@ import { Deps } from "./gate";
 import { checkGuest, Failure, GuestInputs, guestInputs, Props, readInputs, UNKNOWN } from "./inputs";
 import { applyGuest, deleteGuest, Found, readGuest } from "./lifecycle";
 import { memoryOf, refusal } from "./memory";
+import { Networks } from "./networks";
 import { isTestDriver } from "./testDriver";
 import { Libvirt, LibvirtError } from "./virsh";
 
@@ -15,6 +16,7 @@ import { Libvirt, LibvirtError } from "./virsh";
 export interface World {
   libvirt(uri: string): Libvirt;
   disks(uri: string): Disks;
+  networks(uri: string): Networks;
   clock: Clock;
   signal: AbortSignal;
   /** Where lines go; known only after the engine has told its address. */
@@ -47,6 +49,9 @@ const foreseen = guestInputs
   .strip()
   .required()
   .refine(({ snapshots }) => snapshots > 0);
+
+/** What a Guest has had on its host besides the domain, as far as the state says. */
+const onHost = guestInputs.pick({ nic: true, lease: true, egress: true }).strip().partial().catch({});
 
 export class GuestType implements ResourceType {
   /**
@@ -98,8 +103,10 @@ export class GuestType implements ResourceType {
   ): Promise<{ id: string; properties: Props }> {
     if (preview) return { id: "", properties: news };
     const want = decode(news);
-    const memory = memoryOf(this.replaced.get(urn)?.outputs ?? {});
-    return { id: want.uuid, properties: await applyGuest(want, timeout, this.deps(urn, want.uri, want.vm), memory) };
+    const former = this.replaced.get(urn)?.outputs ?? {};
+    const deps = this.deps(urn, want.uri, want.vm);
+    const properties = await applyGuest(want, timeout, deps, memoryOf(former), onHost.parse(former));
+    return { id: want.uuid, properties };
   }
 
   async update({ urn }: Target, olds: Props, news: Props, timeout: number, preview: boolean): Promise<Props> {
@@ -112,7 +119,7 @@ export class GuestType implements ResourceType {
       return kept;
     }
     const want = decode(news);
-    return applyGuest(want, timeout, this.deps(urn, want.uri, want.vm), memoryOf(olds));
+    return applyGuest(want, timeout, this.deps(urn, want.uri, want.vm), memoryOf(olds), onHost.parse(olds));
   }
 
   async read({ urn }: Target, inputs: Props, olds: Props): Promise<Found | undefined> {
@@ -169,6 +176,7 @@ export class GuestType implements ResourceType {
     return {
       libvirt: this.world.libvirt(uri),
       disks: this.world.disks(uri),
+      networks: this.world.networks(uri),
       failed: this.failed,
       begun: this.begun,
       libvirtAt: (other) => this.world.libvirt(other),

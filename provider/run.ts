@@ -13,14 +13,22 @@ export interface RunResult {
 /** Starts a command without a shell and never rejects. */
 export type Run = (command: string, args: readonly string[], timeoutMs: number) => Promise<RunResult>;
 
-/** The real one. LC_ALL=C because the output is read by programs. */
+/** What Pulumi has in the environment of the program and of providers, and no command that they start has to know: secrets in clear. */
+const withheld = new Set(["PULUMI_CONFIG", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_ACCESS_TOKEN"]);
+
+/** Environment of a command that is started. LC_ALL=C because its output is read by programs. */
+export function commandEnv(own: NodeJS.ProcessEnv = process.env): NodeJS.ProcessEnv {
+  return { ...Object.fromEntries(Object.entries(own).filter(([name]) => !withheld.has(name))), LC_ALL: "C" };
+}
+
+/** The real one. */
 export const run: Run = (command, args, timeoutMs) =>
   new Promise((resolve) => {
     const options = {
       timeout: timeoutMs,
       killSignal: "SIGKILL" as const,
       maxBuffer: 16 * 2 ** 20,
-      env: { ...process.env, LC_ALL: "C" },
+      env: commandEnv(),
     };
     execFile(command, [...args], options, (error, stdout, stderr) => {
       if (!error) return resolve({ code: 0, stdout, stderr });

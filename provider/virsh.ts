@@ -1,7 +1,19 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { withFolder } from "./folder";
-import { DomainRef, DomainState, parseBalloon, parseCapacity, parseDomains, parseError, parseState } from "./parse";
+import {
+  DomainRef,
+  DomainState,
+  JobState,
+  parseBalloon,
+  parseBytes,
+  parseCapacity,
+  parseDomains,
+  parseError,
+  parseJob,
+  parseState,
+  parseVolumes,
+} from "./parse";
 import { Run, run as realRun } from "./run";
 import { isTestDriver } from "./testDriver";
 
@@ -101,6 +113,24 @@ export class Virsh implements Libvirt {
     await this.call("resume", uuid);
   }
 
+  /** Stops the processors of a running guest, which goes on later as if nothing had been. */
+  async suspend(uuid: string): Promise<void> {
+    await this.call("suspend", uuid);
+  }
+
+  /** What `virsh domifaddr` prints of a running domain. `agent` asks the guest, the others know it of its network. */
+  addresses(uuid: string, source: "agent" | "lease" | "arp"): Promise<string> {
+    return this.call("domifaddr", uuid, "--full", "--source", source);
+  }
+
+  /** Sends one command to the monitor of a domain's QEMU and gives its `return` value: for what libvirt has no call for. */
+  async monitor(uuid: string, command: AgentCommand): Promise<unknown> {
+    const reply = await this.call("qemu-monitor-command", uuid, JSON.stringify(command));
+    const answer = JSON.parse(reply) as { return?: unknown; error?: { desc?: string } };
+    if (answer.error) throw new LibvirtError("failed", `QEMU ${command.execute}: ${answer.error.desc ?? "failed"}`);
+    return answer.return;
+  }
+
   async shutdown(uuid: string, mode: "agent" | "acpi"): Promise<void> {
     // The test driver knows no ways.
     await this.call("shutdown", uuid, ...(isTestDriver(this.uri) ? [] : ["--mode", mode]));
@@ -110,11 +140,12 @@ export class Virsh implements Libvirt {
     await this.call("destroy", uuid);
   }
 
-  async agent(uuid: string, command: AgentCommand): Promise<unknown> {
+  /** `seconds`: how long libvirt waits for the answer, where the guest has more to do than to look something up. */
+  async agent(uuid: string, command: AgentCommand, seconds = agentSeconds): Promise<unknown> {
     const text = JSON.stringify(command);
     let reply: string;
     try {
-      reply = await this.call("qemu-agent-command", uuid, "--timeout", String(agentSeconds), text);
+      reply = await this.call("qemu-agent-command", uuid, "--timeout", String(seconds), text);
     } catch (error) {
       if (error instanceof LibvirtError && error.kind === "failed") throw new LibvirtError("agent", error.message);
       throw error;
@@ -160,6 +191,11 @@ export class Virsh implements Libvirt {
     return this.call("dumpxml", "--inactive", "--security-info", uuid);
   }
 
+  /** The command line that a domain of this definition would be started with. */
+  commandLine(xml: string): Promise<string> {
+    return withXml(xml, (file) => this.call("domxml-to-native", "qemu-argv", "--xml", file));
+  }
+
   async define(xml: string): Promise<void> {
     await withXml(xml, (file) => this.call("define", file));
   }
@@ -170,6 +206,43 @@ export class Virsh implements Libvirt {
       return true;
     } catch (error) {
       if (error instanceof LibvirtError && isMissingVolume(error)) return false;
+      throw error;
+    }
+  }
+
+  /** Volumes of a pool. */
+  async volumes(pool: string): Promise<{ name: string; path: string }[]> {
+    return parseVolumes(await this.call("vol-list", pool));
+  }
+
+  /** Sizes of a volume in bytes: as a guest sees it, and as it takes up space. */
+  async volumeSizes(path: string): Promise<{ capacity: number; allocation: number }> {
+    const text = await this.call("vol-info", "--bytes", path);
+    return { capacity: parseBytes(text, "Capacity") ?? 0, allocation: parseBytes(text, "Allocation") ?? 0 };
+  }
+
+  volumeXml(path: string): Promise<string> {
+    return this.call("vol-dumpxml", path);
+  }
+
+  async deleteVolume(path: string): Promise<void> {
+    await this.call("vol-delete", path);
+  }
+
+  /** Space of a pool in bytes; undefined when it does not run. */
+  async poolSpace(pool: string): Promise<{ capacity: number; available: number } | undefined> {
+    const text = await this.call("pool-info", "--bytes", pool);
+    const available = parseBytes(text, "Available");
+    return available === undefined ? undefined : { capacity: parseBytes(text, "Capacity") ?? 0, available };
+  }
+
+  /** Size of a volume as a guest sees it, and what it takes of its pool; undefined when there is none. */
+  async volume(path: string): Promise<{ diskBytes: number; usedBytes: number } | undefined> {
+    try {
+      const { capacity, allocation } = await this.volumeSizes(path);
+      return { diskBytes: capacity, usedBytes: allocation };
+    } catch (error) {
+      if (error instanceof LibvirtError && isMissingVolume(error)) return undefined;
       throw error;
     }
   }
@@ -194,12 +267,53 @@ export class Virsh implements Libvirt {
     await withXml(xml, (file) => this.call("update-device", uuid, file, "--live"));
   }
 
+  /** Has the guest write everything to its disks and hold back what comes after it, until {@link thaw}. */
+  async freeze(uuid: string): Promise<void> {
+    await this.call("domfsfreeze", uuid);
+  }
+
+  /** A guest that is not frozen is a success. */
+  async thaw(uuid: string): Promise<void> {
+    await this.call("domfsthaw", uuid);
+  }
+
+  /** Begins to copy disks as they are at this moment; returns at once. */
+  async backupBegin(uuid: string, xml: string): Promise<void> {
+    await withXml(xml, (file) => this.call("backup-begin", uuid, file));
+  }
+
+  /** What the backup that runs copies, and where to; undefined when none runs. */
+  async backupXml(uuid: string): Promise<string | undefined> {
+    try {
+      return await this.call("backup-dumpxml", uuid);
+    } catch (error) {
+      if (error instanceof LibvirtError && /no domain backup job|domain is not running/.test(error.message))
+        return undefined;
+      throw error;
+    }
+  }
+
+  /** The job that runs in a domain, or, once, the one that ended last. */
+  async job(uuid: string, which: "now" | "completed"): Promise<JobState> {
+    return parseJob(await this.call("domjobinfo", uuid, ...(which === "now" ? [] : ["--completed"])));
+  }
+
+  async abortJob(uuid: string): Promise<void> {
+    await this.call("domjobabort", uuid);
+  }
+
+  /** Has libvirt look again at the folder that a volume is in. */
+  async refreshPoolOf(path: string): Promise<void> {
+    await this.call("pool-refresh", (await this.call("vol-pool", path)).trim());
+  }
+
   private call(...args: string[]): Promise<string> {
     return callVirsh(this.run, this.uri, args);
   }
 }
 
-function withXml<Result>(xml: string, use: (file: string) => Promise<Result>): Promise<Result> {
+/** A document in a file that nobody else can read, for as long as `use` takes. */
+export function withXml<Result>(xml: string, use: (file: string) => Promise<Result>): Promise<Result> {
   return withFolder(async (folder) => {
     const file = join(folder, "libvirt.xml");
     await writeFile(file, xml, { mode: 0o600 });
@@ -212,21 +326,27 @@ export function isMissingVolume(error: LibvirtError): boolean {
   return /Storage (volume|pool) not found/.test(error.message);
 }
 
-/** What virsh prints; rejects with a {@link LibvirtError}. */
-export async function callVirsh(run: Run, uri: string, args: readonly string[]): Promise<string> {
-  const result = await run("virsh", ["-q", "-c", uri, ...args], callMs);
+/** What virsh prints; rejects with a {@link LibvirtError}. `limitMs`: for calls that move data, which take as long as they take. */
+export async function callVirsh(run: Run, uri: string, args: readonly string[], limitMs = callMs): Promise<string> {
+  const result = await run("virsh", ["-q", "-c", uri, ...args], limitMs);
   if (result.code === 0) return result.stdout;
-  throw virshError(uri, args[0] ?? "", result.failure, result.stderr);
+  throw virshError(uri, args[0] ?? "", result.failure, result.stderr, limitMs);
 }
 
 /** One line that says what failed where; shared with the preflight so that both speak alike. */
-export function virshError(uri: string, verb: string, failure: string | undefined, stderr: string): LibvirtError {
+export function virshError(
+  uri: string,
+  verb: string,
+  failure: string | undefined,
+  stderr: string,
+  limitMs = callMs,
+): LibvirtError {
   const text = parseError(stderr);
   if (failure === "missing") {
     return new LibvirtError("missing", "virsh is not on PATH; install the package libvirt-clients");
   }
   if (failure === "timeout") {
-    return new LibvirtError("timeout", `libvirt at ${uri} did not answer "virsh ${verb}" in ${callMs / 1000} s`);
+    return new LibvirtError("timeout", `libvirt at ${uri} did not answer "virsh ${verb}" in ${limitMs / 1000} s`);
   }
   if (
     /failed to connect to the hypervisor|cannot connect|connection (refused|reset)|client socket is closed/i.test(text)

@@ -1,3 +1,7 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { withFolder } from "./folder";
 import { parseCapacity } from "./parse";
 import { Run } from "./run";
 import { callVirsh, isMissingVolume, LibvirtError } from "./virsh";
@@ -17,6 +21,10 @@ export interface Volumes {
   /** Has libvirt look at the pool's folder again. */
   refresh(pool: string): Promise<void>;
 }
+
+/** A pool is asked again this often, and this many times: five minutes are longer than any upload of a seed. */
+const BUSY_MS = 250;
+const BUSY_TRIES = 1200;
 
 /** {@link Volumes} through `virsh`. */
 export class VirshVolumes implements Volumes {
@@ -57,7 +65,55 @@ export class VirshVolumes implements Volumes {
   }
 
   async refresh(pool: string): Promise<void> {
+    // A pool in which another volume is just written refuses, for as long as that takes.
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.refreshNow(pool);
+      } catch (error) {
+        const busy = error instanceof LibvirtError && /asynchronous jobs running/.test(error.message);
+        if (!busy || tries === BUSY_TRIES) throw error;
+        await sleep(BUSY_MS);
+      }
+    }
+  }
+
+  private async refreshNow(pool: string): Promise<void> {
     await callVirsh(this.run, this.uri, ["pool-refresh", pool]);
+  }
+
+  /** Name of the pool that the volume at this path is in. */
+  async poolOf(path: string): Promise<string> {
+    return (await callVirsh(this.run, this.uri, ["vol-pool", path])).trim();
+  }
+
+  /** Names of all volumes in a pool, also of files that were put there since the last look. */
+  async names(pool: string): Promise<string[]> {
+    // A pool in which a volume is being worked on cannot look; what it knows is all that can be had then.
+    await this.refreshNow(pool).catch((error: unknown) => {
+      if (!(error instanceof LibvirtError) || error.kind !== "failed") throw error;
+    });
+    const text = await callVirsh(this.run, this.uri, ["vol-list", "--pool", pool]);
+    // Name and path; the path ends with the name, whatever spaces are in either.
+    return text.split("\n").flatMap((line) => /^\s*(\S.*?)\s+\/(?:.*\/)?\1\s*$/.exec(line)?.[1] ?? []);
+  }
+
+  /** All of a small volume. */
+  content(pool: string, name: string): Promise<Buffer> {
+    return withFolder(async (folder) => {
+      const file = join(folder, "content");
+      await this.call("vol-download", pool, name, "--file", file);
+      return readFile(file);
+    });
+  }
+
+  /** Makes a volume with this content; a name that is taken is an error. */
+  async write(pool: string, name: string, content: Buffer): Promise<void> {
+    await withFolder(async (folder) => {
+      const file = join(folder, "content");
+      await writeFile(file, content, { mode: 0o600 });
+      await this.create(pool, name);
+      await this.upload(pool, name, file);
+    });
   }
 
   private call(verb: string, pool: string, name: string, ...more: string[]): Promise<string> {

@@ -37,13 +37,29 @@ export const PACKAGES = {
   "dnsmasq-base": ["dnsmasq"],
 };
 
+/**
+ * What only tests use, so set-up, demo and verbs ask for none of it. By Debian's names: Ubuntu has chromium as a snap only, which apt-get
+ * cannot install, and other systems call it otherwise. There the test that needs it says so.
+ */
+export const TEST_PACKAGES = {
+  chromium: ["/usr/bin/chromium"],
+};
+
+/** The packages of a task, by what it needs set up. */
+export function packagesFor(needs, system = distribution()) {
+  const ours = needs.includes("packages") ? PACKAGES : {};
+  return needs.includes("testPackages") && system.id === "debian" ? { ...ours, ...TEST_PACKAGES } : ours;
+}
+
+const proofsOf = (name) => PACKAGES[name] ?? TEST_PACKAGES[name];
+
 const KNOWN = { debian: ["12", "13"], ubuntu: ["24.04"] };
 
 /** Packages of which something is missing. `fsRoot` and `path` are other than the machine's own only in tests. */
-export function missingPackages({ fsRoot = "/", path = process.env.PATH } = {}) {
+export function missingPackages({ packages = PACKAGES, fsRoot = "/", path = process.env.PATH } = {}) {
   const present = (proof) =>
     proof.startsWith("/") ? existsSync(join(fsRoot, proof)) : which(proof, path) !== undefined;
-  return Object.keys(PACKAGES).filter((name) => !PACKAGES[name].every(present));
+  return Object.keys(packages).filter((name) => !packages[name].every(present));
 }
 
 /** The one line a user can run, or give to somebody who may. */
@@ -66,7 +82,7 @@ export function distribution(fsRoot = "/") {
 /** Ends with exit code 2 on a system whose package names we do not know. */
 export function requireKnownDistribution(missing, system = distribution()) {
   if (KNOWN[system.id]?.includes(system.version)) return;
-  const needs = missing.map((name) => `${name} (${PACKAGES[name].join(", ")})`);
+  const needs = missing.map((name) => `${name} (${proofsOf(name).join(", ")})`);
   throw new UserError(
     `nixvm: on ${system.name} packages are not installed for you (known: Debian 12 and 13, Ubuntu 24.04). ` +
       `Install what provides these, by Debian's package names, then run this again:\n  ${needs.join("\n  ")}`,
@@ -109,6 +125,7 @@ export async function installPackages(missing, before, { log, line, detail }) {
     "DPkg::Lock::Timeout=600",
   ];
   const apt = (...args) => logged({ log, detail }, command, [...rest, ...args]);
+  const packages = Object.fromEntries(missing.map((name) => [name, proofsOf(name)]));
   const install = ["install", "-y", "--no-install-recommends", ...missing];
   let failure;
   const attempt = () =>
@@ -118,12 +135,12 @@ export async function installPackages(missing, before, { log, line, detail }) {
     );
   if (hasLists()) await attempt();
   else failure = new Error("no package lists yet");
-  if (missingPackages().length > 0) {
+  if (missingPackages({ packages }).length > 0) {
     // Old lists name versions that the mirror no longer has.
     await apt("update");
     await attempt();
   }
-  const still = missingPackages();
+  const still = missingPackages({ packages });
   if (still.length === 0) {
     if (failure) line(`packages: apt-get reported a problem, but all that is needed is there (see ${log})`);
     return;
@@ -131,6 +148,6 @@ export async function installPackages(missing, before, { log, line, detail }) {
   if (failure) throw failure;
   throw new UserError(
     `nixvm: after "${installLine(still)}" these are still missing: ` +
-      still.map((name) => `${name} (${PACKAGES[name].join(", ")})`).join("; "),
+      still.map((name) => `${name} (${proofsOf(name).join(", ")})`).join("; "),
   );
 }

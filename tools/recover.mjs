@@ -139,9 +139,13 @@ export async function vanished(resources, list) {
 /** A volume that the planner names so holds a system, and can be made again. */
 const SYSTEM = /^(.+-[0-9a-f]{12}-[0-9a-f]{8}\.qcow2|base-[0-9a-f]{12}\.(qcow2|raw))$/;
 
+/** UEFI variables that `nixvm snapshot` keeps beside a persistent volume; without that volume nothing can use them. */
+const VARIABLES = /^(.+-persist(?:-g\d+)?)-[0-9a-f]{12}-.+\.nvram$/;
+
 /**
  * Volumes that a broken-off run has made and the state does not know: in a pool that the stack itself has made, called as the planner
- * calls overlays and base images of this stack, and used by no domain and no other volume there. `ask(uri, ...commands)` gives what
+ * calls overlays and base images of this stack, and used by no domain and no other volume there. UEFI variables kept for a volume that
+ * is gone are among them: the pool cannot go while they are there. `ask(uri, ...commands)` gives what
  * virsh prints, undefined when one of them fails.
  */
 export async function orphans(resources, ask) {
@@ -149,12 +153,18 @@ export async function orphans(resources, ask) {
   const found = [];
   for (const pool of resources.filter(({ type, id }) => type === "libvirt:index/pool:Pool" && id)) {
     const uri = uriOf(pool, resources);
-    const listed = uri && (await ask(uri, `vol-list --pool ${pool.inputs.name}`));
-    const volumes = (listed ?? "").split("\n").map((line) => line.trim().split(/\s+/));
+    const list = `vol-list --pool ${pool.inputs.name}`;
+    // One that could not be removed, as there was something in it, is off.
+    const listed = uri && ((await ask(uri, list)) ?? (await ask(uri, `pool-start ${pool.inputs.name}`, list)));
+    // A name and a path, which may hold spaces.
+    const volumes = (listed ?? "").split("\n").map((line) => /^\s*(\S+)\s+(\/.*\S)/.exec(line)?.slice(1) ?? []);
     const [, , stack, , project] = pool.urn.split(":");
     const prefix = `${project}-${stack}-`;
+    const names = new Set(volumes.map(([name]) => name));
+    const left = (name) => VARIABLES.test(name) && !names.has(VARIABLES.exec(name)[1]);
     const unknown = volumes.filter(
-      ([name, path]) => name?.startsWith(prefix) && SYSTEM.test(name.slice(prefix.length)) && !known.has(path),
+      ([name, path]) =>
+        name?.startsWith(prefix) && (SYSTEM.test(name.slice(prefix.length)) || left(name)) && !known.has(path),
     );
     // virsh reads its commands as a shell would: a name that it could read otherwise ends this.
     if (unknown.length === 0 || volumes.some(([name]) => /[^\w.+@-]/.test(name ?? ""))) continue;
@@ -215,6 +225,11 @@ async function ask(uri, ...commands) {
   return ok ? out : undefined;
 }
 
+/** A line is an id, or the name of a volume and its path, which may hold spaces. */
+export function idsOf(list) {
+  return list.split("\n").map((line) => /^\s*\S+\s+(\/.*\S)/.exec(line)?.[1] ?? line.trim());
+}
+
 /** What libvirt lists, asked once for each host. */
 function lister() {
   const answers = new Map();
@@ -223,7 +238,7 @@ function lister() {
     if (!answers.has(key))
       answers.set(
         key,
-        ask(uri, args.join(" ")).then((out) => out?.split(/\s+/)),
+        ask(uri, args.join(" ")).then((out) => out && idsOf(out)),
       );
     return answers.get(key);
   };
@@ -296,7 +311,7 @@ async function recover(folder, engine, args) {
   }
   for (const { uri, pool, name } of await orphans(resources, ask)) {
     if ((await ask(uri, `vol-delete --pool ${pool} --vol ${name}`)) !== undefined)
-      say(`${name}, which the last run had just made and nothing uses, is removed`);
+      say(`${name}, which nothing uses any more, is removed`);
   }
   // A guest that was being changed may be off, or on a disk that is not the one of the state, and a seed that was being written may be
   // another one, or none: a stack that goes back would leave them so.

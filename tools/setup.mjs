@@ -5,7 +5,7 @@ import { ensureHome, environmentReady, writeEnvironment } from "./env.mjs";
 import { logged } from "./exec.mjs";
 import { withLock } from "./lock.mjs";
 import { build as compile, buildReady, installModules, modulesReady } from "./modules.mjs";
-import { installPackages, missingPackages, privilege, requireKnownDistribution } from "./packages.mjs";
+import { installPackages, missingPackages, packagesFor, privilege, requireKnownDistribution } from "./packages.mjs";
 import { elapsed, progress as makeProgress } from "./progress.mjs";
 import { beginFetching, ensureToolchain, missingParts } from "./toolchain.mjs";
 import { taskEnvironment } from "./env.mjs";
@@ -20,12 +20,13 @@ export function unready(root) {
 }
 
 /**
- * @param needs which of packages, modules, build, toolchain, host, images the task needs.
+ * @param needs which of packages, testPackages, modules, build, toolchain, host, images the task needs.
  * @param build "tolerate" goes on where the program does not compile.
  * @param force "source" or "official": the only way allowed for the tool chain.
+ * @param quiet say nothing when there was nothing to do.
  * @param thorough compare checksums of all installed artefacts.
  */
-export async function setup({ root, needs, build, force, thorough = false }) {
+export async function setup({ root, needs, build, force, thorough = false, quiet = false }) {
   const start = Date.now();
   const progress = makeProgress();
   let steps = 0;
@@ -36,7 +37,7 @@ export async function setup({ root, needs, build, force, thorough = false }) {
   const counting = { ...progress, step };
 
   // Before anything is written: this may end with what the user has to do first.
-  const missing = needs.includes("packages") ? missingPackages() : [];
+  const missing = missingPackages({ packages: packagesFor(needs) });
   if (missing.length > 0) requireKnownDistribution(missing);
   const before = missing.length > 0 ? privilege(missing) : [];
 
@@ -62,7 +63,7 @@ export async function setup({ root, needs, build, force, thorough = false }) {
     }
     if (needs.includes("host")) await setUpHost(context);
   });
-  progress.line(`${steps === 0 ? "ready" : "done"} (${elapsedPrecisely(Date.now() - start)})`);
+  if (!quiet || steps > 0) progress.line(`${steps === 0 ? "ready" : "done"} (${elapsedPrecisely(Date.now() - start)})`);
 }
 
 function elapsedPrecisely(ms) {

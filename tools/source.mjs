@@ -60,13 +60,28 @@ export function goEnvironment(root, go, env = process.env) {
   };
 }
 
+/**
+ * Debug information is thrown away by the linker anyway (-s -w). The clients of cloud services are most of what is compiled and
+ * hardly ever run: without inlining they cost a third less. The same for all parts, which share what was compiled.
+ */
+const CLOUDS = [
+  "github.com/aws/...",
+  "github.com/Azure/...",
+  "github.com/AzureAD/...",
+  "cloud.google.com/...",
+  "google.golang.org/api/...",
+];
+const COMPILER = ["all=-dwarf=false", ...CLOUDS.map((of) => `${of}=-dwarf=false -l`)].map(
+  (flags) => `-gcflags=${flags}`,
+);
+
 /** Makes the part's file at `out`. */
 export async function makeFromSource(root, part, out, { log, detail }) {
   const { source } = part;
   if (source.copy) return copyFileSync(join(root, "tools", source.copy), out);
   const go = requireGo();
   const ldflags = `-s -w ${source.ldflags}`.trim();
-  const args = ["build", "-v", "-ldflags", ldflags, "-o", out, source.package];
+  const args = ["build", "-v", ...COMPILER, "-ldflags", ldflags, "-o", out, source.package];
   const env = goEnvironment(root, go);
   // `go` names every package as it gets to it: a count tells more than the name of one.
   let packages = 0;

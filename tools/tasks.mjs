@@ -10,16 +10,18 @@ import { setup, unready } from "./setup.mjs";
 const everything = ["packages", "modules", "build", "toolchain", "host", "images"];
 
 /** `build: "tolerate"` leaves a type error to the task, which reports it better than a failed set-up would. */
-const TASKS = {
+export const TASKS = {
   setup: { needs: everything, options: ["--from-source", "--official"] },
   demo: { needs: everything, command: ["bin/cli/demo.js"] },
   "demo:down": { needs: everything.filter((need) => need !== "images"), command: ["bin/cli/demo.js", "down"] },
-  test: { needs: everything, build: "tolerate", command: ["tools/test.mjs"] },
+  test: { needs: [...everything, "testPackages"], build: "tolerate", command: ["tools/test.mjs"] },
   lint: { needs: ["packages", "modules"], command: ["tools/test.mjs", "--lint"] },
-  "test:unit": { needs: ["packages", "modules"], command: ["tools/test.mjs", "--unit"] },
+  "test:unit": { needs: ["packages", "testPackages", "modules"], command: ["tools/test.mjs", "--unit"] },
   faults: { needs: everything, command: ["test/faults/run.mjs"] },
   build: { needs: ["modules", "build"] },
   sdk: { needs: ["packages", "modules", "toolchain"], command: ["tools/sdk.mjs"] },
+  // Verbs are quick and many: what was set up once is only looked at, and nothing is said about it.
+  nixvm: { needs: ["modules", "build"], quiet: true, command: ["bin/cli/nixvm.js"] },
   env: {},
 };
 
@@ -51,17 +53,28 @@ async function runTask(root, name, args) {
     }
   }
   const force = task.options ? args[0]?.replace(/^--(from-)?/, "") : undefined;
-  await setup({ root, needs: task.needs, build: task.build, force, thorough: name === "setup" });
+  if (name === "nixvm") requireSetup(root);
+  const { build, quiet } = task;
+  await setup({ root, needs: needsOf(root, task), build, quiet, force, thorough: name === "setup" });
   if (!task.command) return 0;
   return runCommand(root, [...task.command, ...args]);
 }
 
-/** Prints nothing on stdout but what `eval` may run. */
-function printEnvironment(root) {
+/** The private libvirtd does not come back by itself when the machine was restarted. */
+function needsOf(root, { needs, quiet }) {
+  return quiet && readEnvironment(root).notes.length > 0 ? [...needs, "host"] : needs;
+}
+
+function requireSetup(root) {
   const missing = unready(root);
   if (missing.length > 0) {
     throw new UserError(`nixvm: not set up yet (${missing.join(", ")}): run "npm run setup" first.`, 2);
   }
+}
+
+/** Prints nothing on stdout but what `eval` may run. */
+function printEnvironment(root) {
+  requireSetup(root);
   const environment = readEnvironment(root);
   for (const note of environment.notes) console.error(note);
   console.log(exportLines(environment));

@@ -120,6 +120,11 @@ export function checkNames(scope: Scope): void {
       const message = `has a member ${clash}, and fleet has a VM of that name`;
       scope.problems.add([...path, "count"], groups[group]?.count, message, "another name for the group or the VM");
     }
+    for (const n of Object.keys(groups[group]?.members ?? {})) {
+      if (Number(n) <= members.length) continue;
+      const message = `is no member of ${group}, which has ${members.length}`;
+      scope.problems.add([...path, "members", n], undefined, message, `numbers from 1 to ${members.length}`);
+    }
     const longest = members.at(-1) ?? "";
     if (longest.length > 63) {
       scope.problems.add(

@@ -28,12 +28,35 @@ export function checkNetwork(vm: LayeredVm, plan: VmPlan, around: Surroundings):
     if (value === undefined || mode === needed) continue;
     refuse(field, value, `is for network mode ${needed}, and the mode is ${mode}`, `mode: ${needed}, or leave it out`);
   }
+  checkEgress(vm, plan, around);
   if (plan.network.mode === "bridge") checkBridge(written, plan, around, refuse);
   if (plan.network.mode === "nat") checkNat(vm, written, plan, around, refuse);
 }
 
 type Refuse = (field: string, value: unknown, message: string, allowed: string) => void;
 type Written = Exclude<NonNullable<VmConfig["network"]>, string>;
+
+function checkEgress(vm: LayeredVm, plan: VmPlan, { scope }: Surroundings): void {
+  const { egress } = vm.fields;
+  if (egress === undefined || vm.bad("egress")) return;
+  const say = (field: string, value: unknown, message: string, allowed: string): void => {
+    const path: Segment[] = vm.where("egress", field);
+    scope.problems.add(path, value, `${message}${vm.remark(path)}`, allowed);
+  };
+  if (egress.blockPrivateNetworks === true && plan.network.mode === "user") {
+    const why =
+      "cannot be kept up in network mode user, where QEMU itself sends for the VM and no filter of the host sees which VM it was";
+    say("blockPrivateNetworks", undefined, why, "network mode nat or bridge, or false");
+  }
+  if (egress.blockPrivateNetworks !== true && egress.allow !== undefined) {
+    say(
+      "allow",
+      egress.allow,
+      "allows nothing more: nothing is kept back",
+      "blockPrivateNetworks: true beside it, or no allow",
+    );
+  }
+}
 
 function checkBridge(written: Written, plan: VmPlan, around: Surroundings, refuse: Refuse): void {
   const there = lookup(around.scope.context.hosts, plan.host)?.bridges;

@@ -11,7 +11,9 @@ export { type Preset, PRESETS, type RootMode, ROOT_MODES, type Store, type VmCon
 export { PRESET_DEFAULTS, type PresetDefaults, ZVM_ALLOWLIST } from "./presets";
 export { type AllowlistConfig } from "./model-allowlist";
 export { findKnown, type KnownImage, missingOnHosts, nextHistory, readHistory } from "./history";
+export { mergedEntry } from "./layers";
 export { planFleet } from "./plan";
+export { NAME_ALLOWED, NAME_PATTERN } from "./text";
 export { type SeedFiles, seedFiles, seedDigest, type SeedVm } from "./seed";
 export { SCHEMA_COMMENT, stackSchema, stackSchemaText } from "./schema";
 export { sshPortOf } from "./vm";

@@ -82,18 +82,21 @@ export function planImages(scope: Scope): Map<string, ImageSource> {
 function planImage(scope: Scope, name: string, written: ImageConfig): ImageSource | undefined {
   const { problems } = scope;
   const path = ["images", name];
-  const given = (["path", "url", "digest"] as const).filter((field) => written[field] !== undefined);
+  const given = (["path", "url", "flake", "digest"] as const).filter((field) => written[field] !== undefined);
   if (given.length === 0) {
     problems.add(
       path,
       undefined,
-      "has no path, url or digest",
-      "path: <file>, or url: <address> with sha256: <64 hex digits>, or digest: <of a kept image>",
+      "has no path, url, flake or digest",
+      "path: <file>, or url: <address> with sha256: <64 hex digits>, or flake: <flake>#<attribute>, or digest: <of a kept image>",
     );
     return undefined;
   }
   for (const second of given.slice(1)) {
-    problems.add([...path, second], written[second], `stands beside ${given[0]}`, "one of path, url and digest");
+    problems.add([...path, second], written[second], `stands beside ${given[0]}`, "one of path, url, flake and digest");
+  }
+  if (written.buildHost !== undefined && written.flake === undefined) {
+    problems.add([...path, "buildHost"], undefined, "stands without a flake to build there", "flake, or no buildHost");
   }
   if (written.url !== undefined && written.sha256 === undefined) {
     problems.add(
@@ -120,7 +123,12 @@ function planImage(scope: Scope, name: string, written: ImageConfig): ImageSourc
     written.format ??
     facts?.format ??
     // A kept image has no file of that name: what format it has is known with its digest, and asked for later.
-    (inner.endsWith(".qcow2") || given[0] === "digest" ? "qcow2" : /\.(raw|img)$/.test(inner) ? "raw" : undefined);
+    // What is built of a flake has a name that is known once it is built.
+    (inner.endsWith(".qcow2") || given[0] === "digest" || given[0] === "flake"
+      ? "qcow2"
+      : /\.(raw|img)$/.test(inner)
+        ? "raw"
+        : undefined);
   if (format === undefined) {
     problems.add([...path, "format"], undefined, "is missing, and the file's name does not tell it", "qcow2, raw");
     return undefined;

@@ -36,6 +36,11 @@ export class LayeredVm {
     this.fields = layers.reduceRight<LongForm>((lower, layer) => merge(layer.long, lower), {});
   }
 
+  /** Whether there is to be nothing of it but its entry: checked like any other, since it can come back any time (T-54). */
+  get absent(): boolean {
+    return this.fields.state === "absent";
+  }
+
   /** Where this VM is declared. */
   get path(): readonly Segment[] {
     return this.group === null ? ["fleet", this.name] : ["groups", this.group];
@@ -76,9 +81,13 @@ export function layeredVms(parsed: Parsed): LayeredVm[] {
   const vms = Object.entries(fleet ?? {}).map(
     ([name, entry]) => new LayeredVm(name, null, [layer(["fleet", name], entry ?? {}), ...shared], parsed),
   );
-  for (const [group, { count, rollout: _, ...entry }] of Object.entries(groups ?? {})) {
+  for (const [group, { count, rollout: _, members, ...entry }] of Object.entries(groups ?? {})) {
     const layers = [layer(["groups", group], entry), ...shared];
-    for (let n = 1; n <= count; n++) vms.push(new LayeredVm(memberName(group, n), group, layers, parsed));
+    for (let n = 1; n <= count; n++) {
+      const own = members?.[n];
+      const nearest = own ? [layer(["groups", group, "members", String(n)], own)] : [];
+      vms.push(new LayeredVm(memberName(group, n), group, [...nearest, ...layers], parsed));
+    }
   }
   // Plain comparison, not localeCompare: the order must be the same on every machine.
   return vms.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
@@ -92,6 +101,11 @@ export function memberName(group: string, n: number): string {
 /** Names of all members of a group. */
 export function memberNames(config: Config, group: string): string[] {
   return Array.from({ length: config.groups?.[group]?.count ?? 0 }, (_, i) => memberName(group, i + 1));
+}
+
+/** One entry that says what several say together, the nearest first. */
+export function mergedEntry(nearestFirst: readonly VmConfig[]): LongForm {
+  return nearestFirst.map(longForm).reduceRight<LongForm>((lower, own) => merge(own, lower), {});
 }
 
 function layer(path: readonly Segment[], written: VmConfig): Layer {
@@ -133,6 +147,8 @@ function merge(own: LongForm, lower: LongForm): LongForm {
   if (own.scratch && lower.scratch) merged.scratch = { ...lower.scratch, ...own.scratch };
   if (own.allowlist && lower.allowlist) merged.allowlist = mergeLists(own.allowlist, lower.allowlist);
   if (own.health && lower.health) merged.health = mergeHealth(own.health, lower.health);
+  if (own.hostsFile && lower.hostsFile) merged.hostsFile = mergeHosts(own.hostsFile, lower.hostsFile);
+  if (own.egress && lower.egress) merged.egress = { ...lower.egress, ...own.egress };
   if (own.identity && lower.identity) merged.identity = { ...lower.identity, ...own.identity };
   return merged;
 }
@@ -142,6 +158,10 @@ function mergeLists(own: AllowlistConfig, lower: AllowlistConfig): AllowlistConf
   const users = { ...lower.users, ...own.users };
   for (const [name, lists] of Object.entries(own.users ?? {})) users[name] = { ...lower.users?.[name], ...lists };
   return { ...lower, ...own, users };
+}
+
+function mergeHosts<T extends { lines?: object | undefined }>(own: T, lower: T): T {
+  return { ...lower, ...own, lines: { ...lower.lines, ...own.lines } };
 }
 
 function mergeModes<T extends { mode?: string | undefined }>(own: T, lower: T): T {

@@ -36,7 +36,16 @@ export function whole(min: number, max: number, what: string, allowed = `a whole
 
 /** A map of named things; the names obey one rule since they all end up in host, domain or file names. */
 export function named<T extends z.ZodType>(value: T, what: string) {
-  return z.record(word(text.NAME_PATTERN, "a name", text.NAME_ALLOWED), value, {
+  return record(word(text.NAME_PATTERN, "a name", text.NAME_ALLOWED), value, what);
+}
+
+/** A map of things that are numbered from 1. */
+export function numbered<T extends z.ZodType>(value: T, what: string) {
+  return record(word(/^[1-9][0-9]{0,3}$/, "a number", "a whole number from 1"), value, what);
+}
+
+function record<T extends z.ZodType>(key: ReturnType<typeof word>, value: T, what: string) {
+  return z.record(key, value, {
     error: wrong("a map", `a map from names to ${what}`),
   });
 }
@@ -128,6 +137,13 @@ export const sshKeys = () =>
 export const cryptHash = () => {
   const error = wrong("a password hash", text.CRYPT_ALLOWED);
   const schema = z.string({ error }).refine((value) => value === "" || text.CRYPT_PATTERN.test(value), { error });
+  secrets.add(schema, { secret: true });
+  return schema;
+};
+
+/** A text that is never shown. */
+export const secretText = (pattern: RegExp, what: string, allowed: string) => {
+  const schema = word(pattern, what, allowed);
   secrets.add(schema, { secret: true });
   return schema;
 };

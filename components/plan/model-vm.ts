@@ -3,6 +3,7 @@ import * as leaf from "./leaf";
 import { wrong } from "./errors";
 import { allowlist } from "./model-allowlist";
 import { health } from "./model-health";
+import { egress, hostsFile } from "./model-network";
 import { MIB } from "./size";
 import * as text from "./text";
 
@@ -345,6 +346,13 @@ export const vmShape = {
     .whole(1, 255, "a number of virtual CPUs")
     .optional()
     .describe("What vcpus can grow to while the VM runs. Default: vcpus is fixed. A change restarts the VM."),
+  /** T-54. The entry stays, and with it all that must be one VM's own; T-53 holds as for an entry that is removed. */
+  state: leaf
+    .choice(["present", "absent"], "a state of a VM")
+    .optional()
+    .describe(
+      "Whether the VM is there. Default present; absent removes it with its disks and keeps this entry, so that present makes it again as the same VM. Needs persist.protect: false first; with persist.retain its data stays on the host.",
+    ),
   /** T-37. */
   running: leaf
     .bool()
@@ -389,6 +397,10 @@ export const vmShape = {
     .list(leaf.ipAddress(), "IP addresses, such as [1.1.1.1]")
     .optional()
     .describe("Name servers of the guest. Default [1.1.1.1, 1.0.0.1]."),
+  /** Names without a name server. */
+  hostsFile: hostsFile.optional(),
+  /** Refused with user networking, where no host filters. */
+  egress: egress.optional(),
   /** T-88 to T-95. */
   identity: identity
     .optional()

@@ -62,27 +62,73 @@ const host = leaf.keys(
   "uri, accelerator, pool, consoleDir and firmware",
 );
 
+const buildHost = leaf.keys(
+  {
+    /** Name or address. */
+    host: leaf
+      .word(
+        /^[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?$/,
+        "a host",
+        "a host name, an address, or a name from ~/.ssh/config",
+      )
+      .describe("Machine with Nix that the image is built on, over SSH."),
+    /** Default: as ssh has it. */
+    user: leaf
+      .word(/^[A-Za-z_][A-Za-z0-9_.-]*$/, "a user", "the name of an account there")
+      .optional()
+      .describe("Account there. Default: as for ssh."),
+    /** Default: as ssh has it. */
+    port: leaf
+      .whole(1, 65535, "a port", "a whole number from 1 to 65535")
+      .optional()
+      .describe("Port of its SSH server. Default: as for ssh, 22."),
+    /** G-5. */
+    privateKey: leaf
+      .secretText(
+        /^-----BEGIN [A-Z ]*PRIVATE KEY-----/,
+        "a private key",
+        "the text of a private key without a passphrase",
+      )
+      .optional()
+      .describe("Private key for it: pulumi config set --secret --path. Default: the keys that ssh finds by itself."),
+  },
+  "host, user, port and privateKey",
+);
+
 const image = leaf.keys(
   {
-    /** One of path, url and digest. */
+    /** One of path, url, flake and digest. */
     path: leaf
       .word(/^[^\0\n]+$/, "a path", "a file, relative to the project's folder or absolute")
       .optional()
       .describe(
-        "Image file on this machine, relative to the project's folder: .qcow2, .raw or .img, also with .zst behind it. One of path, url and digest.",
+        "Image file on this machine, relative to the project's folder: .qcow2, .raw or .img, also with .zst behind it. One of path, url, flake and digest.",
       ),
-    /** One of path, url and digest; needs sha256. */
+    /** One of path, url, flake and digest; needs sha256. */
     url: leaf
       .word(/^https?:\/\/\S+$/, "a download address", "an address that begins with https:// or http://")
       .optional()
-      .describe("Where to download the image from. Needs sha256. One of path, url and digest."),
-    /** One of path, url and digest. */
+      .describe("Where to download the image from. Needs sha256. One of path, url, flake and digest."),
+    /** One of path, url, flake and digest. */
     digest: leaf
       .word(/^[0-9a-f]{12,64}$/, "a digest", "12 to 64 lower-case hex digits, as the stack's output images has them")
       .optional()
       .describe(
-        "An image that is on the hosts already, by the beginning of its digest: see rollout.keepImages. One of path, url and digest.",
+        "An image that is on the hosts already, by the beginning of its digest: see rollout.keepImages. One of path, url, flake and digest.",
       ),
+    /** One of path, url, flake and digest. */
+    flake: leaf
+      .word(
+        /^[^-#\0\n][^#\0\n]*#[A-Za-z0-9_][A-Za-z0-9_.+-]*$/,
+        "a flake with what to build of it",
+        "<flake>#<attribute>, such as ./nix#core or github:owner/repo#image",
+      )
+      .optional()
+      .describe(
+        "Flake and attribute that `nixvm image build` builds the image from; relative folders start at the project's. One of path, url, flake and digest.",
+      ),
+    /** Only with flake. */
+    buildHost: buildHost.optional().describe("Where a flake is built. Default: this machine, which then needs Nix."),
     /** Part 2: digest of the file as it is read. */
     sha256: leaf
       .word(/^[0-9a-f]{64}$/, "a SHA-256 digest", "64 lower-case hex digits, as printed by `sha256sum`")
@@ -103,7 +149,7 @@ const image = leaf.keys(
       .optional()
       .describe("qcow2 or raw. Default: from the file's name."),
   },
-  "path, or url and sha256, or digest",
+  "path, or url and sha256, or flake, or digest",
 );
 
 const networkEntry = leaf.keys(
@@ -231,9 +277,14 @@ const group = leaf.keys(
       .describe(
         "How changes go through this group, where that differs from nixvm:rollout. It is then rolled out by itself.",
       ),
+    /** G-2. A member that is not there is refused. */
+    members: leaf
+      .numbered(vmSchema.nullable(), "fields of a VM")
+      .optional()
+      .describe("Fields of single members where they differ from the group, by number: 2 is <group>-2."),
     ...vmShape,
   },
-  "count, rollout and fields of a VM",
+  "count, rollout, members and fields of a VM",
 );
 
 /** The sections of the config, without the namespace `nixvm`. Nothing after the colon is the same as an empty section. */

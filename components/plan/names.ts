@@ -33,6 +33,11 @@ export function baseVolumeName(prefix: string, digest: string): string {
   return `${prefix}-base-${digest12(digest)}`;
 }
 
+/** File name of that volume. */
+export function baseVolumeFile(prefix: string, image: { digest: string; format: "qcow2" | "raw" }): string {
+  return `${baseVolumeName(prefix, image.digest)}.${image.format}`;
+}
+
 /**
  * Volume of an overlay. The nonce must differ at every creation: after a failed upgrade the pending deletes of the old
  * overlays would otherwise remove files that a return to the old image had just made again (D4).

@@ -1,3 +1,5 @@
+import { isIPv6 } from "node:net";
+
 /** An IPv4 network. Numbers are unsigned 32-bit values. */
 export interface Subnet {
   /** As written, such as `192.168.77.0/24`. */
@@ -13,6 +15,16 @@ export interface Subnet {
 }
 
 export const SUBNET_ALLOWED = "an IPv4 network with a prefix of 8 to 30 bits, such as 192.168.77.0/24";
+
+/** An IPv4 or IPv6 network, as packet filters take it. Bits behind the prefix are refused for IPv4, where they are easily mistaken. */
+export function isCidr(text: string): boolean {
+  const [address = "", bits = "", ...more] = text.split("/");
+  if (more.length > 0 || !/^(0|[1-9][0-9]{0,2})$/.test(bits)) return false;
+  const length = Number(bits);
+  if (isIPv6(address)) return length <= 128;
+  const value = parseIpv4(address);
+  return value !== undefined && length <= 32 && value % 2 ** (32 - length) === 0;
+}
 
 /** Four numbers from 0 to 255 without leading zeros, which some programs read as octal. */
 export const IPV4_PATTERN =

@@ -2,6 +2,7 @@ import { checkNames, checkRestore, checkUnique, type Planned } from "./check-fle
 import { checkNetwork } from "./check-network";
 import { checkVm } from "./check-vm";
 import { Problems } from "./errors";
+import { planHostsFiles } from "./hosts-file";
 import { type ImageSource, planHosts, planImages, planNetworks } from "./infrastructure";
 import { layeredVms } from "./layers";
 import { parseConfig } from "./parse";
@@ -32,7 +33,8 @@ export function planFleet(config: unknown, context: PlanContext): PlanResult {
   for (const vm of layeredVms(parsed)) {
     const host = vm.bad("host") ? undefined : scope.hostOf(vm.where("host"), vm.fields.host);
     const plan = planVm(vm, host ?? "", around);
-    checkVm(vm, plan, scope);
+    // What is likely not meant matters when it is there.
+    checkVm(vm, plan, vm.absent ? scope.unwarned() : scope);
     // Networks belong to hosts: without a host nothing can be said about them.
     if (host !== undefined) checkNetwork(vm, plan, around);
     planned.push({ vm, plan });
@@ -41,7 +43,7 @@ export function planFleet(config: unknown, context: PlanContext): PlanResult {
   checkRestore(scope);
   checkRollout(scope);
   if (problems.all.length > 0) return { ok: false, problems: problems.all };
-  const vms = planned.map(({ plan }) => plan);
+  const vms = planHostsFiles(planned.filter(({ vm }) => !vm.absent));
   return {
     ok: true,
     plan: {

@@ -1,4 +1,4 @@
-import { hint, listNames, type Problems, type Segment } from "./errors";
+import { hint, listNames, Problems, type Segment } from "./errors";
 import { isPrefix, prefixOf } from "./names";
 import { isBroken, type Parsed } from "./parse";
 import type { PlanContext } from "./types";
@@ -21,6 +21,11 @@ export class Scope {
       const allowed = "up to 100 letters, digits, dots, _ and - in all";
       problems.add(["project and stack"], this.prefix, "cannot begin the names of files and domains", allowed);
     }
+  }
+
+  /** The same, but that warnings go nowhere. */
+  unwarned(): Scope {
+    return new Scope(this.parsed, this.context, this.problems, new Problems());
   }
 
   get config(): Parsed["config"] {

@@ -28,6 +28,7 @@ export type SeedVm = Pick<
   | "tcpPorts"
   | "udpPorts"
   | "dns"
+  | "hostsFile"
   | "network"
   | "update"
   | "identity"
@@ -77,6 +78,7 @@ export function seedFiles(vm: SeedVm, identity: Identity, hostKey?: HostKey): Se
       tcpPorts: vm.tcpPorts,
       udpPorts: vm.udpPorts,
       dns: vm.dns,
+      ...(vm.hostsFile.length === 0 ? {} : { hosts: vm.hostsFile }),
       ...(directories.length + files.length === 0 ? {} : { allowlist: { directories, files } }),
       ...(vm.update.mode === "pull"
         ? { update: { mode: "pull", flake: vm.update.flake, everySeconds: vm.update.everySeconds } }

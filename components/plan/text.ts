@@ -5,6 +5,9 @@ export const NAME_ALLOWED =
 
 /** One label of RFC 1123. Lower case only: DNS does not tell `Web` from `web`, a shell prompt does. */
 export const HOSTNAME_PATTERN = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
+/** A name as a hosts file has it, with or without a domain. */
+export const HOST_ALIAS_PATTERN = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$/;
+export const HOST_ALIAS_ALLOWED = "a host name in lower case, also with a domain, such as db.internal; not localhost";
 export const HOSTNAME_ALLOWED =
   "up to 63 lower-case letters, digits and hyphens, not beginning or ending with a hyphen (one label, no dots)";
 

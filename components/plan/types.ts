@@ -148,6 +148,22 @@ export type Attachment =
   | { readonly mode: "bridge"; readonly bridge: string; readonly mac: string | null }
   | { readonly mode: "user"; readonly sshPort: number; readonly mac: string | null };
 
+/** A line of `/etc/hosts`. */
+export interface HostsLine {
+  readonly address: string;
+  readonly names: readonly string[];
+}
+
+/** All that a VM may send to private networks. */
+export interface EgressPlan {
+  /** CIDR, sorted, without repetition. */
+  readonly allow: readonly string[];
+  /** Name servers it may ask: those of its guest, and the host's on a libvirt network. */
+  readonly dns: readonly string[];
+  /** Its DHCP server, where that is known. */
+  readonly dhcp: string | null;
+}
+
 /** An account in the guest (C-16). */
 export interface AccountPlan {
   readonly name: string;
@@ -212,7 +228,10 @@ export type HealthCheck = {
     }
 );
 
-/** One VM, with every default filled in. Depends on its own entry, its group and `defaults` only, but for `after` and `rollout`. */
+/**
+ * One VM, with every default filled in. Depends on its own entry, its group and `defaults` only, but for `after`, `rollout` and the
+ * names of other VMs in `hostsFile`.
+ */
 export interface VmPlan {
   readonly name: string;
   /** Group it is a member of, or `null`. */
@@ -254,6 +273,10 @@ export interface VmPlan {
   readonly tcpPorts: readonly number[];
   readonly udpPorts: readonly number[];
   readonly dns: readonly string[];
+  /** Lines of its own, sorted by address, and then those of other VMs with a fixed address on its network, if it wants them. */
+  readonly hostsFile: readonly HostsLine[];
+  /** What it may send to private networks; `null`: all. */
+  readonly egress: EgressPlan | null;
   /** Overrides for `identityOf`; `null`: derived. */
   readonly identity: {
     readonly uuid: string | null;

@@ -79,6 +79,10 @@ export function planVm(vm: LayeredVm, host: string, around: Surroundings): VmPla
     tcpPorts: sorted(fields.tcpPorts ?? [22]),
     udpPorts: sorted(fields.udpPorts ?? []),
     dns: fields.dns ?? DEFAULT_DNS,
+    hostsFile: Object.entries(fields.hostsFile?.lines ?? {})
+      .map(([address, names]) => ({ address, names }))
+      .sort((a, b) => (a.address < b.address ? -1 : 1)),
+    egress: planEgress(vm, host, around),
     identity: {
       uuid: identity.uuid?.toLowerCase() ?? null,
       machineId: identity.machineId ?? null,
@@ -98,6 +102,19 @@ export function planVm(vm: LayeredVm, host: string, around: Surroundings): VmPla
     domainName: domainName(prefix, name),
     after: [],
     rollout: null,
+  };
+}
+
+function planEgress(vm: LayeredVm, host: string, around: Surroundings): VmPlan["egress"] {
+  const { egress, dns } = vm.fields;
+  if (egress?.blockPrivateNetworks !== true) return null;
+  const attached = attach(vm, host, around);
+  const entry = attached.mode === "nat" && attached.entry !== null ? around.networks.get(attached.entry) : undefined;
+  const gateway = entry?.subnet?.gateway ?? null;
+  return {
+    allow: [...new Set(egress.allow ?? [])].sort(),
+    dns: [...new Set([...(gateway === null ? [] : [gateway]), ...(dns ?? DEFAULT_DNS)])],
+    dhcp: gateway,
   };
 }
 

@@ -39,9 +39,15 @@ function plan(    node, list, i) {
   print_ports("tcp", member(vm, "tcpPorts"))
   print_ports("udp", member(vm, "udpPorts"))
   print_list("dns", member(vm, "dns"))
+  list = member(vm, "hosts")
+  for (i = 1; i <= size[list]; i++) print "host", field(member(item[list, i], "address")), words(member(item[list, i], "names"))
   for (i = 1; i <= size[nics]; i++) print_nic(name[nics, i], item[nics, i])
 }
 function print_list(title, list,    i) { for (i = 1; i <= size[list]; i++) print title, field(item[list, i]) }
+function words(list,    i, all_words) {
+  for (i = 1; i <= size[list]; i++) all_words = all_words (i > 1 ? " " : "") text[item[list, i]]
+  return all_words
+}
 function print_ports(title, list,    i, port) {
   for (i = 1; i <= size[list]; i++) port[i] = text[item[list, i]] + 0
   sort(port, size[list])

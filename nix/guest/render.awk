@@ -16,6 +16,7 @@ $1 == "storedHash" { hash[$2] = $3 }
 $1 == "key" { keys[$2] = keys[$2] $3 "\n" }
 $1 == "tcp" || $1 == "udp" { ports = ports "    " $1 " dport " $2 " accept\n" }
 $1 == "dns" { dns = dns "nameserver " $2 "\n" }
+$1 == "host" { hosts = hosts $2 "\t" $3 "\n" }
 $1 == "nameserver" { net_dns = net_dns "nameserver " $3 "\n" }
 $1 == "nic" { nic[++nics] = $2; mac[$2] = $3; match_name[$2] = $4; dhcp[$2] = $5 $6; mtu[$2] = $7 }
 $1 == "address" { addresses[$2] = addresses[$2] "Address=" $3 "\n" }
@@ -29,7 +30,7 @@ END {
   print hostname > (next_dir "/etc/hostname")
   short = hostname
   sub(/\..*/, "", short)
-  printf "127.0.0.1\tlocalhost\n127.0.1.1\t%s%s\n::1\tlocalhost ip6-localhost ip6-loopback\n", hostname, (short != hostname ? " " short : "") > (next_dir "/etc/hosts")
+  printf "127.0.0.1\tlocalhost\n127.0.1.1\t%s%s\n::1\tlocalhost ip6-localhost ip6-loopback\n%s", hostname, (short != hostname ? " " short : ""), hosts > (next_dir "/etc/hosts")
   # DNS of the seed, else of the network-config, else Cloudflare's
   printf "%s", dns != "" ? dns : net_dns != "" ? net_dns : "nameserver 1.1.1.1\nnameserver 1.0.0.1\n" > (next_dir "/etc/resolv.conf")
   render_accounts()

@@ -97,7 +97,17 @@ render_host_key() {
   [ -n "$key" ] || return 0
   (umask 077 && printf '%s' "$key" | base64 -d > "$next/host_key" && { [ -z "$(tail -c 1 "$next/host_key")" ] || echo >> "$next/host_key"; })
   if cmp -s "$next/host_key" "$host_key"; then return 0; fi
-  ssh-keygen -y -P '' -f "$next/host_key" > "$next/host_key.pub" 2> /dev/null || fault "nixvm.identity.sshHostKey is not a usable private key without passphrase"
+  ssh-keygen -y -P '' -f "$next/host_key" > "$next/host_key.pub" 2> /dev/null || early_public "$next/host_key" > "$next/host_key.pub" || fault "nixvm.identity.sshHostKey is not a usable private key without passphrase"
+}
+
+# ssh-keygen refuses to run before there are accounts. In an Ed25519 key without passphrase the public part stands in clear, at a fixed place.
+early_public() {
+  [ -n "${NIXVM_EARLY:-}" ] || return 1
+  public=$(sed '/^-----/d' "$1" | base64 -d 2> /dev/null | tail -c +44 | head -c 51 | base64 | tr -d '\n')
+  case $public in
+    AAAAC3NzaC1lZDI1NTE5AAAAI*) printf 'ssh-ed25519 %s\n' "$public" ;;
+    *) return 1 ;;
+  esac
 }
 
 # replace FROM TO: by rename; true when the content is another one

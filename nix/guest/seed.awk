@@ -73,6 +73,9 @@ function fits(node, what) {
   if (what == "port") return whole(node, 1, 65535)
   if (what == "address") return clean(node) && ip(text[node])
   if (what == "prefix") return cidr(node)
+  if (what == "name") return host_name(node)
+  if (what == "hosts")
+    return kind[node] == "object" && fits(member(node, "address"), "address") && size[member(node, "names")] > 0 && all(member(node, "names"), "name")
   if (what == "key") return clean(node) && " " text[node] " " ~ " (ssh|ecdsa|sk)-[^ ]+ +[A-Za-z0-9+/]+=* "
   # a route
   return kind[node] == "object" && (is(member(node, "to"), "default") || cidr(member(node, "to"))) && fits(member(node, "via"), "address")
@@ -128,6 +131,7 @@ function check_seed(    mode, mount, fs, label, node, home, scratch) {
   check_list("nixvm.tcpPorts", member(vm, "tcpPorts"), "port", "has an entry that is not a port from 1 to 65535")
   check_list("nixvm.udpPorts", member(vm, "udpPorts"), "port", "has an entry that is not a port from 1 to 65535")
   check_list("nixvm.dns", member(vm, "dns"), "address", "has an entry that is not an IP address")
+  check_list("nixvm.hosts", member(vm, "hosts"), "hosts", "has an entry that is not an IP address with host names")
   check_network()
 }
 function check_list(title, list, what, trouble) { if (!all(list, what)) fault(title " " show(list) " " trouble) }

@@ -107,6 +107,8 @@ in
       }))
       # It closes sudo where no account may use it, so that has to be there.
       { nixvm-seed.after = [ "suid-sgid-wrappers.service" ]; }
+      # It notes every question that it is asked, and the gate and the verbs ask many.
+      { qemu-guest-agent.serviceConfig.LogLevelMax = "notice"; }
     ];
     # The status record comes last, so there has to be a target after multi-user.target.
     systemd.defaultUnit = "graphical.target";

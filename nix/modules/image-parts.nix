@@ -1,6 +1,6 @@
 # The image of a system whose root is made at each start: an EFI partition and the store. Put together by
 # systemd-repart, with identifiers and times that are the same in every build, and without a VM (V-44, V-51, V-62).
-{ config, lib, pkgs, modulesPath, extendModules, recordFile }:
+{ config, lib, pkgs, modulesPath, extendModules, recordFile, packagesFile }:
 let
   cfg = config.nixvm;
   nixvm = import ./lib.nix;
@@ -86,6 +86,7 @@ let
       mkdir "$out"
       ${command}
       cp ${recordFile} "$out/${cfg.image.name}.json"
+      cp ${packagesFile} "$out/${cfg.image.name}.packages.json"
     '';
 in
 {

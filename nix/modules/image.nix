@@ -18,8 +18,18 @@ let
     }
   );
   recordFile = pkgs.writeText "image.json" "${record}\n";
+  # What `nixvm image diff` compares: the closure, a store path a line, as JSON. It is put beside the image and is no part of it.
+  packagesFile = pkgs.runCommand "packages.json" { } ''
+    {
+      echo '{ "schema": 1, "kind": "nix", "paths": ['
+      sort ${
+        pkgs.closureInfo { rootPaths = [ config.system.build.toplevel ]; }
+      }/store-paths | sed -e 's/.*/  "&"/' -e '$!s/$/,/'
+      echo '] }'
+    } > $out
+  '';
   parts = import ./image-parts.nix {
-    inherit config lib pkgs modulesPath extendModules recordFile;
+    inherit config lib pkgs modulesPath extendModules recordFile packagesFile;
   };
 in
 {
@@ -57,10 +67,11 @@ in
                 mode = "444";
               }
             ];
-            # Two plain files and no links, so that the folder can be copied to another machine as it is.
+            # Plain files and no links, so that the folder can be copied to another machine as it is.
             postVM = ''
               mv "$diskImage" "$out/${cfg.image.name}.qcow2"
               cp ${recordFile} "$out/${cfg.image.name}.json"
+              cp ${packagesFile} "$out/${cfg.image.name}.packages.json"
               rm -rf "$out/nix-support"
             '';
           }

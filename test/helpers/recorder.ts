@@ -44,7 +44,9 @@ export async function recordResources(): Promise<Map<string, Registered>> {
             ? { hex: "ab".repeat(Number(given.byteLength)) }
             : type === "random:index/randomPassword:RandomPassword"
               ? { result: "x".repeat(Number(given.length)) }
-              : {};
+              : type.startsWith("command:")
+                ? { stdout: `/nix/store/x\n/nix/store/x/core.qcow2\n${"a".repeat(64)}\n` }
+                : {};
         const id = type.endsWith(":Volume") ? `/pool/${String(given.name)}` : `${name}-id`;
         return { id, state: { ...given, ...computed } };
       },

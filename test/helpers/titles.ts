@@ -6,6 +6,9 @@ export interface Title {
   title: string;
 }
 
+/** Whether a file below the project's root has tests in it: `live/verbs.test.ts` takes those of `live/verbs/`. */
+export const hasTests = (file: string): boolean => /^test\/(.*\.test\.ts|live\/verbs\/[^/]+\.ts)$/.test(file);
+
 /**
  * Titles of a test file: of calls of describe, test and it, and of rows, whose first text stands for `%s` in a title. What a title
  * gets from a variable is `%s` too.

@@ -309,6 +309,7 @@ export class Simulation {
       libvirt: this.hosts.get(vm.host)!,
       libvirtAt: (uri) => this.hosts.get(uri)!,
       disks: undefined as never,
+      networks: undefined as never,
       failed: run.stopped,
       begun: run.begun,
       clock,

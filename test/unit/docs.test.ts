@@ -1,6 +1,6 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { titlesOf } from "../helpers/titles";
+import { hasTests, titlesOf } from "../helpers/titles";
 
 const ROOT = path.resolve(__dirname, "..", "..");
 const TOP = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"];
@@ -85,7 +85,7 @@ const scripts = new Set(Object.keys((JSON.parse(read("package.json")) as { scrip
 describe("the specification", () => {
   const known = new Map<string, string[]>();
   const titles = (file: string): string[] | undefined => {
-    if (!file.startsWith("test/") || !file.endsWith(".test.ts") || !exists(file)) {
+    if (!hasTests(file) || !exists(file)) {
       return undefined;
     }
     const found = known.get(file) ?? titlesOf(read(file)).map(({ title }) => title);

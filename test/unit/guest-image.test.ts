@@ -135,3 +135,18 @@ test("no archive host is named in the builder", () => {
   for (const file of ["build", "rootfs", "apt.sh", "zfs-modules", "mkimage", "lib.sh", "hooks/customize"])
     expect(readFileSync(path.join(images, file), "utf8")).not.toMatch(/https?:\/\//);
 });
+
+test("the list of packages beside an image is that of dpkg, in an order that does not depend on it, as JSON", () => {
+  const list = path.join(dir, "reference.packages");
+  writeFileSync(list, "zlib1g 1:1.2.13.dfsg-1\nadduser 3.134\nlibc6 2.36-9+deb12u13\n");
+  const text = run("bash", "-c", '. "$1"/lib.sh && package_list "$2"', "bash", images, list);
+  expect(JSON.parse(text)).toEqual({
+    schema: 1,
+    kind: "dpkg",
+    packages: [
+      ["adduser", "3.134"],
+      ["libc6", "2.36-9+deb12u13"],
+      ["zlib1g", "1:1.2.13.dfsg-1"],
+    ],
+  });
+});

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { statSync } from "node:fs";
 import fc from "fast-check";
+import { hostKeyOf } from "../../components/plan/hostkey";
 import { guestDir, Sandbox } from "./guest-sandbox";
 
 const KEY_A = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA== a@host";
@@ -49,7 +50,8 @@ afterEach(() => box.done());
 
 /** What the initrd and then the unit do. */
 function boot(): string {
-  const runs = [box.guest("seed", "read"), box.guest("seed", "render"), box.guest("seed")];
+  const early = { NIXVM_EARLY: "1" };
+  const runs = [box.guest("seed", "read", early), box.guest("seed", "render", early), box.guest("seed")];
   expect(runs.map((run) => run.code)).toEqual([0, 0, 0]);
   return runs.map((run) => run.log).join("");
 }
@@ -352,6 +354,16 @@ describe("identity", () => {
     expect(box.calls()).toMatch(/systemctl .*restart sshd\.service/);
   });
 
+  test("a host key of the seed is there from the first start, where ssh-keygen does not run for want of accounts (T-51)", () => {
+    const { privateKey, publicKey } = hostKeyOf("ab".repeat(16), "web");
+    const machineId = "0123456789abcdef0123456789abcdef";
+    box.medium(seed({ identity: { machineId, sshHostKey: privateKey } }));
+    boot();
+    expect(box.read("var/lib/identity/ssh_host_ed25519_key")).toBe(privateKey);
+    expect(box.read("var/lib/identity/ssh_host_ed25519_key.pub")).toBe(`${publicKey}\n`);
+    expect(box.read("run/etc/machine-id")).toBe(`${machineId}\n`);
+  });
+
   test("a changed machine id waits for the next start", () => {
     box.medium(seed());
     boot();
@@ -478,4 +490,28 @@ describe("status", () => {
     reapply(seed({ contract: 7 }));
     expect(status()).toMatchObject({ healthy: false, seed: { state: "failed" } });
   });
+});
+
+test("names of the seed are in the hosts file behind those of the guest itself, follow a changed seed, and a wrong one changes nothing", () => {
+  const hosts = [
+    { address: "10.0.0.9", names: ["db.internal", "db"] },
+    { address: "fd00::9", names: ["db6"] },
+  ];
+  box.medium(seed({ hosts }));
+  boot();
+  expect(box.read("run/etc/hosts")).toMatch(
+    /^127\.0\.1\.1\tweb\n::1\t.*\n10\.0\.0\.9\tdb\.internal db\nfd00::9\tdb6\n$/m,
+  );
+  reapply(seed({ hosts: [{ address: "10.0.0.8", names: ["db"] }] }));
+  expect(box.read("run/etc/hosts")).toMatch(/ip6-loopback\n10\.0\.0\.8\tdb\n$/);
+  for (const wrong of [
+    [{ address: "10.0.0.8", names: [] }],
+    [{ address: "x", names: ["a"] }],
+    [{ address: "10.0.0.8", names: ["a b"] }],
+    "10.0.0.8 a",
+  ]) {
+    reapply(seed({ hosts: wrong }));
+    expect(box.state("seed")).toMatchObject({ state: "failed", reason: expect.stringContaining("nixvm.hosts") });
+    expect(box.read("run/etc/hosts")).toMatch(/ip6-loopback\n10\.0\.0\.8\tdb\n$/);
+  }
 });

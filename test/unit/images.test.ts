@@ -5,7 +5,13 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
-import { type ImageProblem, type ImageSource, resolveImages, type ResolvedImage } from "../../components/images";
+import {
+  type ImageProblem,
+  type ImageSource,
+  isHere,
+  resolveImages,
+  type ResolvedImage,
+} from "../../components/images";
 import { readKeyFiles } from "../../components/keyFiles";
 
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), "nixvm images "));
@@ -205,4 +211,14 @@ describe("SSH keys in files", () => {
       expect.objectContaining({ path: "fleet.web.userKeys[1]", value: "file:none.pub", message: "does not exist" }),
     ]);
   });
+});
+
+test("an image is here when nothing has to be downloaded for it", async () => {
+  const source = { url: "https://images.example/os.qcow2?x=1", sha256: "AB".repeat(32) };
+  expect(await isHere({ path: "disk.qcow2" }, at("cache"))).toBe(true);
+  expect(await isHere({ digest: "1f3a" }, at("cache"))).toBe(true);
+  expect(await isHere(source, at("cache"))).toBe(false);
+  fs.mkdirSync(at("cache/downloads"), { recursive: true });
+  fs.writeFileSync(at(`cache/downloads/${"ab".repeat(32)}-os.qcow2`), "");
+  expect(await isHere(source, at("cache"))).toBe(true);
 });

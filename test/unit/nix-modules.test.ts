@@ -100,6 +100,7 @@ if (nixpkgs || nixpkgsLib) {
             modulesPath = "/modules";
             extendModules = null;
             recordFile = "/record";
+            packagesFile = "/packages";
           }).partitions`);
 
     test("zvm has an EFI partition and one labelled nix; by itself also one labelled persist (V-51)", () => {

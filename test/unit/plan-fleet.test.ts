@@ -170,3 +170,12 @@ test("the planner is pure: no Pulumi, no I/O, but for the script that writes the
     expect(imports.filter((from) => !allowed.test(from ?? ""))).toEqual([]);
   }
 });
+
+test("a single member of a group has fields of its own, the others those of the group", () => {
+  const plan = planOf({ ...base, groups: { w: { count: 3, vcpus: 2, members: { 2: { running: false, vcpus: 4 } } } } });
+  expect(plan.vms.map(({ name, running, vcpus }) => [name, running, vcpus])).toEqual([
+    ["w-1", true, 2],
+    ["w-2", false, 4],
+    ["w-3", true, 2],
+  ]);
+});

@@ -55,6 +55,12 @@ const fields: Row[] = [
     "netwoks",
     ["did you mean networks?", "defaults, fleet, groups, hosts, images, networks, rollout"],
   ],
+  [
+    "a member that the group does not have",
+    { ...base, groups: { w: { count: 2, members: { 3: { vcpus: 1 } } } } },
+    'groups.w.members["3"]',
+    ["is no member of w, which has 2", "numbers from 1 to 2"],
+  ],
   ["a scalar as VM", one(5), "fleet.web", ["5 is not a map"]],
   ["a list as fleet", { ...base, fleet: ["web"] }, "fleet", ["this list is not a map"]],
   ["a bad VM name", { ...base, fleet: { Web_1: {} } }, "fleet.Web_1", ["is not a name", "lower-case letters"]],
@@ -189,7 +195,7 @@ const around: Row[] = [
     "fleet.web.network",
     ["is not a network of nixvm:networks, did you mean lan?", "default, lan"],
   ],
-  ["an image without source", { ...base, images: { os: {} } }, "images.os", ["has no path, url or digest"]],
+  ["an image without source", { ...base, images: { os: {} } }, "images.os", ["has no path, url, flake or digest"]],
   [
     "an image with two sources",
     { ...base, images: { os: { path: "a.qcow2", url: "https://x/a.qcow2", sha256: "0".repeat(64) } } },

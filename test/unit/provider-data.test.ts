@@ -202,6 +202,7 @@ describe("the preview of an upgrade", () => {
     new GuestType({
       libvirt: () => scene.libvirt,
       disks: () => scene.deps.disks,
+      networks: () => scene.networks,
       clock: scene.clock,
       signal: scene.abort.signal,
       display: () => ({ log: () => undefined, flush: async () => undefined }),

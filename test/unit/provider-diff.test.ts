@@ -92,6 +92,7 @@ describe("diff", () => {
     ["running", { running: false }, { state: "running" }, [], ["is stopped cleanly"]],
     ["a limit", { stopTimeoutSeconds: 90 }, {}, [], []],
     ["drift: off", {}, { state: "shut off", healthy: true }, [], ["is started again (it was shut off)"]],
+    ["drift: suspended", {}, { state: "paused", healthy: true }, [], ["is resumed (it was paused)"]],
     ["drift: image", {}, { state: "running", imageId: "image-1" }, [], ["runs image image-1 instead of image-2"]],
     ["drift: health", {}, { state: "running", healthy: false }, [], ["was not healthy and is checked again"]],
     ["no drift", {}, { state: "running", healthy: true, imageId: "image-2", persistBytes: 5, ip: "10.0.0.1" }, [], []],
@@ -212,7 +213,7 @@ function world(lines: string[]): World {
   const libvirt = () => {
     throw new Error("libvirt must not be touched");
   };
-  return { libvirt, disks: libvirt, clock, signal, display: () => display };
+  return { libvirt, disks: libvirt, networks: libvirt, clock, signal, display: () => display };
 }
 
 describe("what is told of a change", () => {
@@ -269,7 +270,18 @@ it("describes exactly the inputs that are checked, and says which are secret", (
   expect(properties.sort()).toEqual(
     [
       ...Object.keys(inputs),
-      ...["checks", "consoleLog", "goBack", "retry", "rollout", "seedPath", "memoryMaximumMiB", "vcpusMaximum"],
+      ...[
+        "checks",
+        "consoleLog",
+        "egress",
+        "goBack",
+        "lease",
+        "retry",
+        "rollout",
+        "seedPath",
+        "memoryMaximumMiB",
+        "vcpusMaximum",
+      ],
       ...["nic", "snapshots", "restoreData"],
     ].sort(),
   );

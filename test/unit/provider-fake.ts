@@ -4,6 +4,7 @@ import { Disks } from "../../provider/disks";
 import { machineOf } from "../../provider/domainXml";
 import { Deps } from "../../provider/gate";
 import { GuestInputs } from "../../provider/inputs";
+import { Definition, NetworkChange, Networks } from "../../provider/networks";
 import type { World } from "../../provider/resources";
 import { DomainRef, DomainState } from "../../provider/parse";
 import { AgentCommand, Libvirt, LibvirtError } from "../../provider/virsh";
@@ -263,6 +264,56 @@ export class FakeLibvirt implements Libvirt {
   }
 }
 
+/** Networks and filters of a host as text, changed as libvirt does it. */
+export class FakeNetworks implements Networks {
+  /** By `<name> <definition>`. */
+  definitions = new Map<string, string>();
+  filters = new Map<string, string>();
+  changes: string[] = [];
+  /** Thrown by the next change. */
+  failing: LibvirtError | undefined;
+
+  async xml(network: string, which: Definition): Promise<string | undefined> {
+    return this.definitions.get(`${network} ${which}`);
+  }
+
+  async update(network: string, which: Definition, { command, section, xml }: NetworkChange): Promise<void> {
+    const error = this.failing;
+    this.failing = undefined;
+    if (error) throw error;
+    this.changes.push(`${network} ${which} ${command} ${section} ${xml}`);
+    const key = `${network} ${which}`;
+    const text = this.definitions.get(key) ?? "";
+    const field = section === "dns-host" ? "ip" : "mac";
+    const id = new RegExp(`${field}='([^']*)'`).exec(xml)?.[1] ?? "";
+    const entry =
+      section === "dns-host"
+        ? new RegExp(`<host ip='${id}'>.*?</host>`, "s")
+        : new RegExp(`<host mac='${id}'[^>]*/>`, "s");
+    if ((command === "add-last") === entry.test(text)) throw new Error(`fake: ${command} of ${xml} is not possible`);
+    const end = section === "dns-host" ? "</dns>" : "</dhcp>";
+    this.definitions.set(
+      key,
+      command === "add-last" ? text.replace(end, xml + end) : text.replace(entry, command === "modify" ? xml : ""),
+    );
+  }
+
+  async filter(name: string): Promise<string | undefined> {
+    return this.filters.get(name);
+  }
+
+  async defineFilter(xml: string): Promise<void> {
+    const name = /<filter name='([^']*)'/.exec(xml)?.[1] ?? "";
+    this.changes.push(`define filter ${name}`);
+    this.filters.set(name, xml);
+  }
+
+  async removeFilter(name: string): Promise<void> {
+    this.changes.push(`remove filter ${name}`);
+    this.filters.delete(name);
+  }
+}
+
 const unexpected = async (): Promise<never> => {
   throw new Error("this test has no files of disks");
 };
@@ -273,6 +324,7 @@ const noDisks: Disks = { read: unexpected, space: unexpected, hold: unexpected }
 export class Scene {
   clock = new FakeClock();
   libvirt = new FakeLibvirt();
+  networks = new FakeNetworks();
   abort = new AbortController();
   progress: string[] = [];
   infos: string[] = [];
@@ -280,6 +332,7 @@ export class Scene {
   deps: Deps = {
     libvirt: this.libvirt,
     disks: noDisks,
+    networks: this.networks,
     libvirtAt: () => this.libvirt,
     failed: {},
     begun: 0,
@@ -292,11 +345,12 @@ export class Scene {
 
   /** The same as a provider sees it. */
   world(): World {
-    const { disks, clock } = this.deps;
+    const { disks, clock, networks } = this.deps;
     const display = { log: () => undefined, flush: () => Promise.resolve() };
     return {
       libvirt: () => this.libvirt,
       disks: () => disks,
+      networks: () => networks,
       clock,
       signal: this.abort.signal,
       display: () => display,

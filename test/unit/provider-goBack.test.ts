@@ -53,6 +53,7 @@ describe("a VM that is not healthy on a new image", () => {
     ["its QEMU dies", (libvirt) => (libvirt.domain = { state: "shut off", reason: "crashed" })],
     ["somebody pulls the plug", (libvirt) => (libvirt.domain = { state: "shut off", reason: "destroyed" })],
     ["its pool is full", (libvirt) => (libvirt.domain = { state: "paused", reason: "I/O error" })],
+    ["somebody suspends it", (libvirt) => (libvirt.domain = { state: "paused", reason: "user" })],
   ])("because %s is brought back, and the image is not blamed", async (_why, happens) => {
     const { libvirt } = scene;
     libvirt.onStart = (xml) => {

@@ -126,6 +126,16 @@ describe("gate", () => {
     expect(scene.libvirt.calls).not.toContain("start");
   });
 
+  it("resumes a guest that somebody suspended, once: one that is paused again has another trouble, and not its image", async () => {
+    scene.libvirt.domain = { state: "paused", reason: "user" };
+    expect(await applyGuest(want, 60, scene.deps)).toMatchObject({ healthy: true });
+    expect(scene.libvirt.calls).toContain("resume");
+    scene.libvirt.domain = { state: "paused", reason: "user" };
+    scene.libvirt.system = "starting";
+    scene.clock.at(scene.clock.time / 1000 + 1, () => (scene.libvirt.domain = { state: "paused", reason: "user" }));
+    expect((await failure()).message).toContain("web: stopped while it was waited for: paused (user)");
+  });
+
   it("waits while units still correct what the record says", async () => {
     scene.libvirt.status!["healthy"] = false;
     scene.clock.at(2, () => (scene.libvirt.status!["healthy"] = true));

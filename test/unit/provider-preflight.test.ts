@@ -342,3 +342,40 @@ describe("the real machine", () => {
     rmSync(dir, { recursive: true });
   });
 });
+
+describe("bridges of a host that is another machine", () => {
+  const rack: PreflightHost = { ...host, name: "rack", uri: "qemu+ssh://rack/system" };
+  const on = (bridge: string): PreflightVm => ({ name: "web", domain: "fleet-web", host: "rack", bridge });
+  const dumped = (answer: Partial<RunResult>): Probes => machine({ "iface-dumpxml": answer });
+
+  it("are asked of its libvirt, once each, and one that is missing or no bridge is refused before anything is made (T-120)", async () => {
+    const asked: string[] = [];
+    const probes = machine();
+    const run = probes.run;
+    probes.run = async (command, args, ms) => {
+      if (args[3] === "iface-dumpxml") asked.push(args.slice(2).join(" "));
+      const stdout = "<interface type='bridge' name='br0'>\n</interface>";
+      return args[3] === "iface-dumpxml" ? { code: 0, stdout, stderr: "" } : run(command, args, ms);
+    };
+    expect(await preflight([rack], [on("br0"), { ...on("br0"), name: "db" }], probes)).toEqual([]);
+    expect(asked).toEqual(["qemu+ssh://rack/system iface-dumpxml br0"]);
+    for (const answer of [
+      { stdout: "<interface type='ethernet' name='eth0'/>" },
+      refused("failed to get interface 'eth0': Interface not found: couldn't find interface named 'eth0'"),
+    ]) {
+      expect(await preflight([rack], [on("eth0")], dumped(answer))).toEqual([
+        {
+          path: "fleet.web.network.bridge",
+          value: "eth0",
+          message: "is not a bridge of host rack",
+          allowed: "the name of a bridge of that host; make one first where there is none",
+        },
+      ]);
+    }
+  });
+
+  it("are not judged where that libvirt cannot tell", async () => {
+    const answer = refused("this function is not supported by the connection driver: virInterfaceLookupByName");
+    expect(await preflight([rack], [on("br0")], dumped(answer))).toEqual([]);
+  });
+});

@@ -2,7 +2,7 @@ import * as fc from "fast-check";
 import { ENTRY_BYTES, readHeader, readSnapshots, sameContent, Saved } from "../../provider/qcow2";
 
 /** A snapshot's entry as QEMU writes it; older ones wrote less of the extra data. */
-function entry({ name, diskBytes, content }: Saved, id: string): Buffer {
+function entry({ name, takenAt, diskBytes, content }: Saved, id: string): Buffer {
   const extra = diskBytes === undefined ? 0 : 24;
   const texts = Buffer.from(id + name);
   const bytes = Buffer.alloc(Math.ceil((40 + extra + texts.length) / 8) * 8);
@@ -10,6 +10,7 @@ function entry({ name, diskBytes, content }: Saved, id: string): Buffer {
   bytes.writeUInt32BE(content.bytes / 8, 8);
   bytes.writeUInt16BE(id.length, 12);
   bytes.writeUInt16BE(texts.length - id.length, 14);
+  bytes.writeUInt32BE(takenAt, 16);
   bytes.writeUInt32BE(extra, 36);
   if (diskBytes !== undefined) bytes.writeBigUInt64BE(BigInt(diskBytes), 48);
   texts.copy(bytes, 40 + extra);
@@ -18,6 +19,7 @@ function entry({ name, diskBytes, content }: Saved, id: string): Buffer {
 
 const saved: fc.Arbitrary<Saved> = fc.record({
   name: fc.string({ unit: "grapheme", maxLength: 60 }),
+  takenAt: fc.nat(2 ** 32 - 1),
   diskBytes: fc.option(fc.nat(2 ** 31), { nil: undefined }),
   content: fc.record({ offset: fc.maxSafeNat(), bytes: fc.nat(2 ** 20).map((entries) => entries * 8) }),
 });

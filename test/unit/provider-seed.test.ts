@@ -296,3 +296,13 @@ describe("nothing is touched", () => {
     }
   });
 });
+
+test("a pool in which another volume is just written is asked again until it can look", async () => {
+  const busy = { code: 1, stdout: "", stderr: "error: internal error: pool 'p' has asynchronous jobs running." };
+  const answers = [busy, busy, { code: 0, stdout: "", stderr: "" }];
+  const run = jest.fn(async () => answers.shift() ?? { code: 1, stdout: "", stderr: "error: asked once more" });
+  await new VirshVolumes("qemu:///system", run).refresh("p");
+  expect(run).toHaveBeenCalledTimes(3);
+  answers.push({ code: 1, stdout: "", stderr: "error: Storage pool not found" });
+  await expect(new VirshVolumes("qemu:///system", run).refresh("p")).rejects.toThrow("Storage pool not found");
+});

@@ -43,6 +43,40 @@ describe("missing packages", () => {
   });
 });
 
+describe("packages for tests only", () => {
+  const packagesOf = (needs: string[], id: string) =>
+    Object.keys(evaluate<object>("packages", "m.packagesFor(input.needs, { id: input.id })", { needs, id }));
+
+  it("are asked for by the tests, and by nothing else", () => {
+    const asking = evaluate<string[]>(
+      "tasks",
+      "Object.keys(m.TASKS).filter((name) => m.TASKS[name].needs?.includes('testPackages'))",
+    );
+    expect(asking).toEqual(["test", "test:unit"]);
+    expect(packagesOf(["packages", "testPackages"], "debian")).toEqual([...Object.keys(table), "chromium"]);
+    expect(packagesOf(["packages"], "debian")).toEqual(Object.keys(table));
+    expect(packagesOf(["modules"], "debian")).toEqual([]);
+  });
+
+  it("are those that apt-get can install: elsewhere Chromium is a snap, or has another name", () => {
+    expect(packagesOf(["packages", "testPackages"], "ubuntu")).toEqual(Object.keys(table));
+    expect(packagesOf(["testPackages"], "fedora")).toEqual([]);
+  });
+
+  it("are missing where their files are", () => {
+    const ask =
+      "m.missingPackages({ ...input, packages: m.packagesFor(['packages', 'testPackages'], { id: 'debian' }) })";
+    expect(evaluate("packages", ask, system())).toEqual(["chromium"]);
+    plant(dir, { "usr/bin/chromium": "" }, 0o755);
+    expect(evaluate("packages", ask, system())).toEqual([]);
+  });
+
+  it("are named with their files on a system that is not known", () => {
+    const ask = "m.requireKnownDistribution(['chromium'], { id: 'x', version: '1', name: 'X' })";
+    expect(thrown("packages", ask).message).toContain("chromium (/usr/bin/chromium)");
+  });
+});
+
 describe("installation", () => {
   it("is one line a user can run", () => {
     expect(evaluate("packages", "m.installLine(input)", ["jq", "ovmf"])).toBe(

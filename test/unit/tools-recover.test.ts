@@ -112,7 +112,7 @@ describe("what a broken-off run has made and its state does not know", () => {
     {
       urn: "urn:pulumi:dev::fleet::libvirt:index/volume:Volume::x",
       type: "v",
-      id: "/pool/fleet-dev-web-00000000000a-00000001.qcow2",
+      id: "/the pool/fleet-dev-web-00000000000a-00000001.qcow2",
     },
     ...(pool
       ? [
@@ -126,18 +126,18 @@ describe("what a broken-off run has made and its state does not know", () => {
         ]
       : []),
   ];
-  const volumes = (...names: string[]): string => names.map((name) => ` ${name}   /pool/${name}`).join("\n");
+  const volumes = (...names: string[]): string => names.map((name) => ` ${name}   /the pool/${name}`).join("\n");
   /** Names found in a pool, given the XML of its domains. */
   const found = (names: string[], domains = "", resources = state()): string[] =>
     evaluate(
       "recover",
       `m.orphans(input.resources, async (uri, ...commands) => {
-        const own = (name) => "<key>/pool/" + name + "</key><path>/pool/" + name + "</path>";
+        const own = (name) => "<key>/the pool/" + name + "</key><path>/the pool/" + name + "</path>";
         const of = (command) =>
           command.startsWith("vol-list") ? input.list
           : command.startsWith("list") ? "1-2-3"
           : command.startsWith("dumpxml") ? input.domains
-          : own(command.split(" ").at(-1)) + (command.endsWith("00000002.qcow2") ? "<path>/pool/fleet-dev-base-00000000000b.qcow2</path>" : "");
+          : own(command.split(" ").at(-1)) + (command.endsWith("00000002.qcow2") ? "<path>/the pool/fleet-dev-base-00000000000b.qcow2</path>" : "");
         return input.domains === "no answer" && commands[0].startsWith("dumpxml") ? undefined : commands.map(of).join("");
       }).then((all) => all.map(({ name }) => name))`,
       { resources, list: volumes(...names), domains },
@@ -149,15 +149,26 @@ describe("what a broken-off run has made and its state does not know", () => {
     expect(found([overlay, base, "fleet-dev-web-00000000000a-00000001.qcow2"])).toEqual([overlay, base]);
   });
 
+  it("is a copy of UEFI variables whose volume is gone", () => {
+    const copy = "fleet-dev-web-persist-00000000000b-before.nvram";
+    expect(found([copy])).toEqual([copy]);
+    expect(found([copy, "fleet-dev-web-persist-g2"])).toEqual([copy]);
+  });
+
   it.each([
+    [
+      "UEFI variables of a volume that is there",
+      ["fleet-dev-web-persist", "fleet-dev-web-persist-00000000000b-before.nvram"],
+      "",
+    ],
     ["the data of a VM", ["fleet-dev-web-persist", "fleet-dev-web-persist-g2", "fleet-dev-web-seed.iso"], ""],
     ["anything of another stack", ["fleet-prod-web-00000000000b-00000003.qcow2"], ""],
     ["anything with a name of somebody's", ["precious.qcow2", "fleet-dev-web-notes.qcow2"], ""],
-    ["a disk of a domain", [overlay], `<source file='/pool/${overlay}'/>`],
+    ["a disk of a domain", [overlay], `<source file='/the pool/${overlay}'/>`],
     [
       "a base image of an overlay",
       ["fleet-dev-base-00000000000b.qcow2", "fleet-dev-web-00000000000b-00000002.qcow2"],
-      "<source file='/pool/fleet-dev-web-00000000000b-00000002.qcow2'/>",
+      "<source file='/the pool/fleet-dev-web-00000000000b-00000002.qcow2'/>",
     ],
     ["anything when libvirt does not say who uses what", [overlay], "no answer"],
     ["anything beside a name that virsh would read as a command", [overlay, "x;undefine"], ""],
@@ -168,6 +179,11 @@ describe("what a broken-off run has made and its state does not know", () => {
   it("is not looked for in a pool that others may use", () => {
     expect(found([overlay], "", state(false))).toEqual([]);
   });
+});
+
+it("ids are read of lists whose paths hold spaces", () => {
+  const list = " a-uuid\n\n name   /the pool/name\n";
+  expect(evaluate("recover", "m.idsOf(input)", list)).toEqual(expect.arrayContaining(["a-uuid", "/the pool/name"]));
 });
 
 describe("a domain that no state knows", () => {

@@ -6,9 +6,14 @@ import { pathToFileURL } from "node:url";
 
 export const root = path.resolve(__dirname, "../..");
 
-/** A folder whose name holds what shells and URLs stumble over. */
+const folders: string[] = [];
+afterAll(() => folders.forEach((dir) => fs.rmSync(dir, { recursive: true, force: true })));
+
+/** A folder whose name holds what shells and URLs stumble over; it goes when the file's tests are over. */
 export function scratch(): string {
-  return fs.mkdtempSync(path.join(os.tmpdir(), "nixvm tools' "));
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), "nixvm tools' "));
+  folders.push(dir);
+  return dir;
 }
 
 /** Creates files below `dir`, with the folders they need. */

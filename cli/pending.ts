@@ -1,0 +1,78 @@
+import * as path from "node:path";
+import { isHere, resolveImages } from "../components/images";
+import { hostFacts, machineDefaults } from "../components/machine";
+import * as plan from "../components/plan";
+import { imageSources } from "../components/prepare";
+import { systemClock } from "../provider/clock";
+import { fleetFacts } from "../provider/facts";
+import { LibvirtError } from "../provider/virsh";
+import { type Context } from "./context";
+import { CliError } from "./errors";
+import { historyOf } from "./fleetLook";
+import { causeOf, quickLibvirt } from "./quick";
+
+/** A wave of what the next `pulumi up` would do. */
+export interface PendingWave {
+  kind: plan.WaveKind;
+  group?: string;
+  vms: readonly string[];
+  lanes: number;
+}
+
+/** What the stack file asks for and is not there yet; or why that cannot be told. */
+export type Pending = { waves: PendingWave[] } | { unknown: string };
+
+/** VMs that are not there yet, and those that are on another image than the stack file's: what a rollout is about. */
+export function pendingWaves(waves: readonly plan.Wave[]): PendingWave[] {
+  return waves
+    .filter(({ kind, changes }) => kind === "new" || changes)
+    .map(({ kind, group, vms, lanes }) => ({ kind, ...(group === null ? {} : { group }), vms, lanes }));
+}
+
+/** Plans the next run as the program does, with what is there now. Downloads nothing. */
+export async function pendingRollout(context: Context): Promise<Pending> {
+  try {
+    return await planned(context);
+  } catch (error) {
+    if (context.signal.aborted) throw error;
+    if (error instanceof LibvirtError) return { unknown: `a host does not answer: ${causeOf(error)}` };
+    if (error instanceof CliError) return { unknown: error.message };
+    throw error;
+  }
+}
+
+async function planned(context: Context): Promise<Pending> {
+  const config = await context.config();
+  const projectDir = context.root;
+  const cacheDir = path.join(projectDir, ".nixvm", "cache");
+  const given = {
+    project: "nixvm",
+    stack: await context.stack(),
+    defaults: machineDefaults(),
+    hosts: hostFacts(config),
+  };
+  const first = must(plan.planFleet(config, given));
+  const used = new Set(first.images.map(({ name }) => name));
+  const sources = Object.fromEntries(Object.entries(imageSources(config)).filter(([name]) => used.has(name)));
+  for (const [name, source] of Object.entries(sources)) {
+    if (!(await isHere(source, cacheDir))) return { unknown: `image ${name} is not downloaded yet` };
+  }
+  const history = historyOf(await context.resources());
+  const { images, problems } = await resolveImages(sources, { projectDir, cacheDir, history });
+  if (problems.length > 0) return { unknown: plan.formatProblems(problems) };
+  const second = must(plan.planFleet(config, { ...given, images }));
+  const uris = new Map(second.hosts.map(({ name, uri }) => [name, uri]));
+  const wanted = second.vms.map(({ name, domainName, host, image }) => ({
+    name,
+    domain: domainName,
+    uri: uris.get(host) ?? "",
+    digest: images[image]?.digest ?? "",
+  }));
+  const current = await fleetFacts(wanted, { libvirt: quickLibvirt, clock: systemClock });
+  return { waves: pendingWaves(must(plan.planFleet(config, { ...given, images, current })).waves) };
+}
+
+function must(result: plan.PlanResult): plan.Plan {
+  if (!result.ok) throw new CliError(plan.formatProblems(result.problems));
+  return result.plan;
+}
