@@ -12,7 +12,7 @@ jest.setTimeout(20 * 60_000);
 
 const NAMES = ["sealed", "workbench", "zvm"] as const;
 type Name = (typeof NAMES)[number];
-const PORTS: Record<Name, number> = { sealed: 23302, workbench: 23303, zvm: 23304 };
+const PORTS: Record<Name, number> = { sealed: 23502, workbench: 23503, zvm: 23504 };
 let firstUuid = "";
 const CANARY = "canary-" + "c0ffee42".repeat(7);
 const FIRST_HASH = "$6$saltsalt$" + "a".repeat(86);

@@ -40,7 +40,7 @@ beforeAll(async () => {
         image: "os",
         running: false,
         persist: { size: "64MiB" },
-        network: { mode: "user", sshPort: 23391 },
+        network: { mode: "user", sshPort: 23901 },
         identity: { sshHostKey: "stack" },
         accounts: [{ name: "admin", role: "admin", authorizedKeys: [newKey(folder, "admin").publicKey] }],
       },

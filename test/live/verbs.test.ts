@@ -36,8 +36,8 @@ beforeAll(async () => {
       userKeys: [newKey(dir, "user").publicKey],
     },
     fleet: {
-      db: { network: { mode: "user", sshPort: 23301 } },
-      web: { network: { mode: "user", sshPort: 23302 } },
+      db: { network: { mode: "user", sshPort: 23401 } },
+      web: { network: { mode: "user", sshPort: 23402 } },
     },
   }));
   await project.up();

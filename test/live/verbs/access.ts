@@ -40,7 +40,7 @@ export function accessSteps(fleet: () => CliProject): void {
     const user = await ssh("web", "user", "id -un; sudo -n true");
     expect(user).toMatchObject({ code: 1, stdout: "user\n" });
     // The first account with a key.
-    expect(await fleet().answer("ssh", "web")).toMatchObject({ user: "admin", host: "127.0.0.1", port: 23302 });
+    expect(await fleet().answer("ssh", "web")).toMatchObject({ user: "admin", host: "127.0.0.1", port: 23402 });
   });
 
   test("access: a VM that has another host key is not spoken to", async () => {

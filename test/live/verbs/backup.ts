@@ -103,7 +103,7 @@ export function backupSteps(fleet: () => CliProject): void {
       hosts: { local: { pool: { path: path.join(dir, "another pool") } } },
       images: { reference: { path: path.join(IMAGES, "reference-v1.qcow2") } },
       defaults: { image: "reference", memory: 256, network: "user", persist: { size: "2GiB" }, running: false },
-      fleet: { copy: { network: { mode: "user", sshPort: 23309 } } },
+      fleet: { copy: { network: { mode: "user", sshPort: 23409 } } },
     }));
     try {
       await other.up();

@@ -61,7 +61,7 @@ export function imageSteps(fleet: () => CliProject): void {
       const file = parse(before);
       file.config["nixvm:fleet"].web.memory = 640;
       file.config["nixvm:fleet"].db.dns = ["192.0.2.1"];
-      file.config["nixvm:fleet"].more = { network: { mode: "user", sshPort: 23399 } };
+      file.config["nixvm:fleet"].more = { network: { mode: "user", sshPort: 23499 } };
       fs.writeFileSync(fleet().stackFile, JSON.stringify(file));
       const { waves } = await fleet().answer("plan");
       const vms = waves.flatMap((wave: any) =>

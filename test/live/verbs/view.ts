@@ -19,8 +19,8 @@ export function viewSteps(fleet: () => CliProject): void {
       rebootRequired: false,
     };
     expect(await fleet().answer("status")).toMatchObject([
-      { ...row, name: "db", address: "127.0.0.1:23301" },
-      { ...row, name: "web", address: "127.0.0.1:23302" },
+      { ...row, name: "db", address: "127.0.0.1:23401" },
+      { ...row, name: "web", address: "127.0.0.1:23402" },
     ]);
   });
 
