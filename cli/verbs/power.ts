@@ -3,9 +3,10 @@ import type { Virsh } from "../../provider/virsh";
 import type { Context } from "../context";
 import { CliError, EXIT, wrongState } from "../errors";
 import type { FleetVm } from "../fleet";
+import { placeOf } from "../place";
 import { gone, isOn, notRunning, powerOf } from "../power";
 import { PulumiFailed } from "../pulumi";
-import { declareRunning, entryOf } from "../running";
+import { declareRunning } from "../running";
 import { type Answer, does, verb } from "../verb";
 
 /** A VM that a verb is about, and how it was before. */
@@ -90,7 +91,7 @@ async function declare(context: Context, names: readonly string[], running: bool
 async function written(context: Context, found: readonly Found[], running: boolean): Promise<Set<string>> {
   const file = await context.stackFile();
   const entries = found.map(({ vm }) => {
-    const entry = entryOf(file, vm.name);
+    const entry = placeOf(file, vm.name)?.where;
     // It is still there because the run that would have removed it has not been.
     if (!entry)
       throw wrongState(`${vm.name}: is no longer in ${file.file}; "pulumi up" removes it`, { field: vm.name });

@@ -1,7 +1,8 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { placeOf } from "../../cli/place";
+import { declaredRunning, declareRunning } from "../../cli/running";
 import { StackFile } from "../../cli/stackFile";
-import { declaredRunning, declareRunning, entryOf } from "../../cli/running";
 import { FakeProject } from "./cli-fake";
 
 const STACK = `config:
@@ -30,7 +31,7 @@ afterEach(() => fake.remove());
 const text = (): string => fs.readFileSync(fake.stackFile, "utf8");
 const declared = (vm: string): boolean => {
   const file = StackFile.open(fake.stackFile);
-  return declaredRunning(file, entryOf(file, vm)!);
+  return declaredRunning(file, placeOf(file, vm)!.where);
 };
 const ups = (): string[][] => fake.calls("pulumi", "up");
 
@@ -66,8 +67,8 @@ test("a member of a group is declared there, alone, whether its number is writte
   expect(file.get(["nixvm:groups", "worker", "running"])).toBeUndefined();
   // A second time there is nothing to write: the quoted number is found again.
   const file2 = StackFile.open(fake.stackFile);
-  expect(declareRunning(file2, entryOf(file2, "worker-2")!, false)).toBe(false);
-  expect(declareRunning(file2, entryOf(file2, "worker-2")!, true)).toBe(true);
+  expect(declareRunning(file2, placeOf(file2, "worker-2")!.where, false)).toBe(false);
+  expect(declareRunning(file2, placeOf(file2, "worker-2")!.where, true)).toBe(true);
   expect(
     file2.get(["nixvm:groups", "worker", "members", "2"]) ?? file2.get(["nixvm:groups", "worker", "members", 2]),
   ).toEqual({
@@ -86,7 +87,7 @@ test("what holds for a VM is written nearest to it: its own entry, its group, de
   );
   expect(["a", "b", "g-1", "g-2", "g-1-1"].map(declared)).toEqual([true, false, false, true, false]);
   const file = StackFile.open(fake.stackFile);
-  expect(["g-3", "g-0", "g-01", "g", "c"].map((vm) => entryOf(file, vm))).toEqual(Array(5).fill(undefined));
+  expect(["g-3", "g-0", "g-01", "g", "c"].map((vm) => placeOf(file, vm))).toEqual(Array(5).fill(undefined));
 });
 
 test("a VM that is as it is asked to be is a success, in one line, and nothing is run or written (T-38, T-39)", async () => {
