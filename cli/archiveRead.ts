@@ -1,9 +1,10 @@
 import type { ChildProcess } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { closeSync, createReadStream, fstatSync, openSync, readSync, statSync, truncateSync } from "node:fs";
+import { closeSync, createReadStream, fstatSync, openSync, readSync, truncateSync } from "node:fs";
 import { open } from "node:fs/promises";
 import type { Readable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
 import * as tar from "tar-stream";
 import { apart, goOn } from "./apart";
 import {
@@ -173,9 +174,7 @@ class Unpacker {
 
   async *content(): AsyncGenerator<Buffer> {
     const { target, child } = this;
-    if (target !== undefined) await this.unpacked(target);
-    const from =
-      target === undefined ? (child.stdout as Readable) : createReadStream(target, { highWaterMark: 2 ** 20 });
+    const from = target === undefined ? (child.stdout as Readable) : this.growing(target);
     let at = 0;
     for await (const chunk of from) {
       goOn(this.reading.signal);
@@ -195,17 +194,34 @@ class Unpacker {
     await this.ended.catch(() => undefined);
   }
 
-  private async unpacked(target: string): Promise<void> {
-    const timer = setInterval(() => {
-      const { size } = statSync(target);
-      if (size > this.limit || this.reading.signal?.aborted) this.child.kill("SIGKILL");
-      this.reading.progress?.(Math.floor((size / this.limit) * this.bytes));
-    }, 200);
+  /** What is in the target, while zstd still writes to it. */
+  private async *growing(target: string): AsyncGenerator<Buffer> {
+    let running = true;
+    const over = this.ended.finally(() => (running = false));
+    over.catch(() => undefined);
+    const file = await open(target, "r");
     try {
-      if ((await this.ended) !== 0)
-        throw new BadArchive(`does not unpack: ${this.said.trim() || "it holds more than it says"}`);
+      for (let at = 0; ;) {
+        goOn(this.reading.signal);
+        // Asked before the file is read: what was written until then is seen.
+        const last = !running;
+        const { size } = await file.stat();
+        // An archive may hold less or more than it says, up to all of the disk.
+        if (size > this.limit) this.child.kill("SIGKILL");
+        this.reading.progress?.(Math.floor((Math.min(size, this.limit) / this.limit) * this.bytes));
+        while (at < size) {
+          goOn(this.reading.signal);
+          const buffer = Buffer.allocUnsafe(Math.min(2 ** 20, size - at));
+          const { bytesRead } = await file.read(buffer, 0, buffer.length, at);
+          if (bytesRead === 0) break;
+          at += bytesRead;
+          yield buffer.subarray(0, bytesRead);
+        }
+        if (last) break;
+        await Promise.race([over, sleep(10)]);
+      }
     } finally {
-      clearInterval(timer);
+      await file.close();
     }
   }
 }

@@ -1,15 +1,17 @@
 import { type ChildProcess } from "node:child_process";
 import { createHash } from "node:crypto";
-import { once } from "node:events";
-import { closeSync, openSync } from "node:fs";
+import { closeSync, createReadStream, openSync, unlinkSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import type { Writable } from "node:stream";
 import { apart, goOn } from "./apart";
 
-/** Bytes of the tar stream in one frame: the most that is compressed twice when a run is broken off. */
-export const FRAME_BYTES = 128 * 2 ** 20;
+/** Bytes of the tar stream in one frame: what one compressor gets, and with all that are at work the most that is compressed twice. */
+export const FRAME_BYTES = 32 * 2 ** 20;
 /** zstd's own default. More makes a backup slower than the disks it is written to, for a few percent. */
 export const LEVEL = 3;
+/** Frames that are in memory at a time: one a processor, and one that is ready when the first of them is done. */
+const AT_A_TIME = Math.min(availableParallelism(), 8) + 1;
 
 /** A frame that is in the file as a whole. */
 export interface Frame {
@@ -21,30 +23,27 @@ export interface Frame {
   sha256: string;
 }
 
-interface Open {
-  raw: number;
-  child: ChildProcess;
-  /** Settles when the compressor has ended, and all that it gave is in the file. */
-  written: Promise<void>;
-}
-
 /** The frames of an unfinished archive are not those that its source gives now. */
 export class SourceChanged extends Error {}
 
 /**
- * Compresses a stream into frames, one process each, whose own threads use all processors. Frames that are in the file already are not
- * made again: what belongs to them is passed over, and must be as long as it was.
+ * Compresses a stream into frames, one process each, several at a time: a frame that ends does not make the others wait. Frames that are
+ * in the file already are not made again: what belongs to them is passed over, and must be as long as it was.
  */
 export class FrameWriter {
   private readonly whole = createHash("sha256");
+  private readonly compressors = new Set<ChildProcess>();
+  private frames = 0;
   private index = 0;
   private passed = 0;
-  private open: Open | undefined;
+  /** Of the frame that is being filled. */
+  private chunks: Buffer[] = [];
+  private raw = 0;
   private at = 0;
   private first = 0;
-  /** Where the last frame ends; what is before it and behind `at` is still to be summed up. */
-  private ended = 0;
-  private summed: Promise<void> = Promise.resolve();
+  /** Each settles when its frame is in the file, and all before it. */
+  private readonly waiting: Promise<void>[] = [];
+  private last: Promise<void> = Promise.resolve();
 
   constructor(
     private readonly path: string,
@@ -77,17 +76,20 @@ export class FrameWriter {
       }
     }
     await this.file.truncate(this.at);
-    this.ended = this.at;
   }
 
   async write(chunk: Buffer): Promise<void> {
     for (let rest = chunk; rest.length > 0;) {
       goOn(this.signal);
-      const size = this.index < this.done.length ? this.passed : (this.open?.raw ?? 0);
+      const isDone = this.index < this.done.length;
+      const size = isDone ? this.passed : this.raw;
       const now = rest.subarray(0, FRAME_BYTES - size);
       rest = rest.subarray(now.length);
-      if (this.index < this.done.length) this.passed += now.length;
-      else await this.compress(now);
+      if (isDone) this.passed += now.length;
+      else {
+        this.chunks.push(now);
+        this.raw += now.length;
+      }
       if (size + now.length === FRAME_BYTES) await this.cut();
     }
   }
@@ -102,26 +104,31 @@ export class FrameWriter {
       this.index++;
       return;
     }
-    const { open } = this;
-    if (open === undefined) return;
-    open.child.stdin?.end();
-    await open.written;
-    this.open = undefined;
-    const { size } = await this.file.stat();
-    const bytes = size - this.ended;
-    this.ended = size;
-    this.first ||= bytes;
-    // While the next frame is compressed.
-    this.summed = this.summed.then(async () => {
-      await this.sum(bytes);
-      await this.record({ raw: open.raw, bytes, sha256: this.sha256() });
-    });
-    this.summed.catch(() => undefined);
+    const { chunks, raw, last } = this;
+    if (raw === 0) return;
+    [this.chunks, this.raw] = [[], 0];
+    const packed = this.compress(chunks);
+    this.last = packed.then(
+      async (fd) => {
+        await last.catch((error: unknown) => {
+          closeSync(fd);
+          throw error;
+        });
+        const bytes = await this.append(fd);
+        this.first ||= bytes;
+        await this.record({ raw, bytes, sha256: this.sha256() });
+      },
+      // What went wrong first is what is told.
+      (error: unknown) => last.then(() => Promise.reject(error as Error)),
+    );
+    this.last.catch(() => undefined);
+    this.waiting.push(this.last);
+    if (this.waiting.length === AT_A_TIME) await this.waiting.shift();
   }
 
-  /** Waits until all frames are summed up and recorded. */
+  /** Waits until all frames are in the file and recorded. */
   settle(): Promise<void> {
-    return this.summed;
+    return this.last;
   }
 
   private sha256(): string {
@@ -135,39 +142,55 @@ export class FrameWriter {
 
   /** Ends what still runs; for when something went wrong. */
   async abandon(): Promise<void> {
-    this.open?.child.kill("SIGKILL");
-    await this.open?.written.catch(() => undefined);
-    await this.summed.catch(() => undefined);
+    for (const child of this.compressors) child.kill("SIGKILL");
+    await this.last.catch(() => undefined);
   }
 
-  private async compress(chunk: Buffer): Promise<void> {
-    this.open ??= this.begin();
-    const { child, written } = this.open;
-    this.open.raw += chunk.length;
-    const stdin = child.stdin as Writable;
-    // A compressor that dies closes its input, which is no news; `written` has the reason.
-    if (!stdin.write(chunk)) await Promise.race([once(stdin, "drain").catch(() => written), written]);
+  /** Gives a file that has no name any more. */
+  private async compress(chunks: readonly Buffer[]): Promise<number> {
+    const name = `${this.path}.${process.pid}-${this.frames++}`;
+    const packed = openSync(name, "wx+", 0o600);
+    try {
+      unlinkSync(name);
+      // Into a file: each buffer that goes through our hands is a wait, which costs most on a busy machine.
+      const child = apart("zstd", ["-q", "-c", `-${LEVEL}`, "--single-thread"], { stdio: ["pipe", packed, "pipe"] });
+      this.compressors.add(child);
+      const stdin = child.stdin as Writable;
+      // A compressor that dies closes its input, which is no news: its exit code has the reason.
+      stdin.on("error", () => undefined);
+      for (const chunk of chunks) stdin.write(chunk);
+      stdin.end();
+      let said = "";
+      child.stderr?.setEncoding("utf8").on("data", (text: string) => (said += text));
+      const code = await new Promise<number | null>((resolve, reject) => {
+        child.on("error", reject);
+        child.on("close", resolve);
+      }).finally(() => this.compressors.delete(child));
+      if (code !== 0) throw new Error(`zstd: ${said.trim() || `ended with ${code}`}`);
+      return packed;
+    } catch (error) {
+      closeSync(packed);
+      throw error;
+    }
   }
 
-  private begin(): Open {
-    // The compressor writes to the file itself: each buffer that goes through our hands is a wait, which costs most on a busy machine.
-    const out = openSync(this.path, "a");
-    const child = apart("zstd", ["-q", "-c", `-${LEVEL}`, "-T0"], { stdio: ["pipe", out, "pipe"] });
-    closeSync(out);
-    child.stdin?.on("error", () => undefined);
-    let said = "";
-    child.stderr?.setEncoding("utf8").on("data", (text: string) => (said += text));
-    const written = new Promise<void>((resolve, reject) => {
-      child.on("error", reject);
-      child.on("close", (code) =>
-        code === 0 ? resolve() : reject(new Error(`zstd: ${said.trim() || `ended with ${code}`}`)),
-      );
-    });
-    written.catch(() => undefined);
-    return { raw: 0, child, written };
+  /** Puts a frame behind those that are there, and closes its file. */
+  private async append(packed: number): Promise<number> {
+    let bytes = 0;
+    for await (const read of createReadStream("", { fd: packed, start: 0, highWaterMark: 2 ** 20 })) {
+      goOn(this.signal);
+      const chunk = read as Buffer;
+      this.whole.update(chunk);
+      for (let put = 0; put < chunk.length;) {
+        put += (await this.file.write(chunk, put, chunk.length - put, this.at + put)).bytesWritten;
+      }
+      this.at += chunk.length;
+      bytes += chunk.length;
+    }
+    return bytes;
   }
 
-  /** Sums up the next bytes of the file, which are in memory still. */
+  /** Sums up the next bytes of the file. */
   private async sum(bytes: number): Promise<void> {
     const buffer = Buffer.alloc(2 ** 20);
     for (let left = bytes; left > 0;) {
