@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import * as fs from "node:fs";
+import * as net from "node:net";
 import * as path from "node:path";
 import { newKey, ssh } from "../helpers/guest";
 import { IMAGES, LiveStack, type Operation, virsh } from "../helpers/liveStack";
@@ -13,7 +14,7 @@ const NETWORKED = process.getuid?.() === 0;
 const [HERE, THERE, MOVED] = NETWORKED
   ? [
       "nat:lan",
-      "nat:dmz",
+      { network: "dmz", address: "10.213.78.10" },
       "c: its network card moves from network nixvm-upgrade-lan to network nixvm-upgrade-dmz live, no restart",
     ]
   : [
@@ -27,6 +28,16 @@ let config: Record<string, any>;
 const seconds: Record<string, number> = {};
 
 const poolDir = (): string => path.join(process.env.NIXVM_POOL_ROOT ?? "", "nixvm-upgrade");
+/** Whether a program in VM c gets through to one on the host, by a name of its hosts file. */
+async function reachesHost(): Promise<string> {
+  const server = net.createServer((socket) => socket.end()).listen(0);
+  const { port } = server.address() as net.AddressInfo;
+  const c = await stack.vm("c");
+  const said = await c.exec(`timeout 10 bash -c '</dev/tcp/gate.test/${port}' 2>/dev/null && echo yes || echo no`);
+  server.close();
+  return said.trim();
+}
+
 const guestSteps = (operation: Operation): string[] =>
   operation.steps.filter((step) => /Guest|Domain/.test(step)).map((step) => step.replace(/ \S+:\S+ /, " "));
 
@@ -111,7 +122,7 @@ test("an image that panics touches the canary only, which is back on its old ove
   expect(clean.steps.filter((step) => !/^delete .*(overlay|base)/i.test(step))).toEqual([]);
 });
 
-test("memory, vCPUs, disk growth, keys and the network change live: the boot id stays, and the preview says so (T-44, T-62)", async () => {
+test("memory, vCPUs, disk growth, keys, the network and what may be sent change live: the boot id stays, and the preview says so (T-44, T-62)", async () => {
   const back = await stack.up();
   expect(back.error).toBe("");
   expect(back.steps.filter((step) => !/^delete |Guest a-guest/.test(step))).toEqual([]);
@@ -137,6 +148,10 @@ test("memory, vCPUs, disk growth, keys and the network change live: the boot id 
   const small = await total();
   // Where a change of it is no restart.
   config.fleet.c.network = NETWORKED ? THERE : HERE;
+  if (NETWORKED) {
+    config.fleet.c.hostsFile = { lines: { "10.213.78.1": ["gate.test"] } };
+    config.fleet.c.egress = { blockPrivateNetworks: true };
+  }
   await stack.configure(config);
   const up = await timed("up with live changes", stack.up());
   expect(up.error).toBe("");
@@ -148,11 +163,17 @@ test("memory, vCPUs, disk growth, keys and the network change live: the boot id 
   const vms = (await stack.output("vms")) as Record<string, { access: string }>;
   expect(vms["c"]?.access).toMatch(NETWORKED ? /^ssh admin@10\.213\.78\.\d+$/ : /^ssh -p 23803 /);
 
+  if (NETWORKED) {
+    expect(await reachesHost()).toBe("no");
+    config.fleet.c.egress.allow = ["10.213.78.1/32"];
+  }
+
   config.fleet.b = { ...config.fleet.b, memory: "384MiB" };
   await stack.configure(config);
   expect((await stack.up()).error).toBe("");
   expect(await bootIds()).toEqual(before);
   expect(await total()).toBe(small);
+  if (NETWORKED) expect(await reachesHost()).toBe("yes");
   expect((await stack.preview({ refresh: true, expectNoChanges: true })).error).toBe("");
 });
 
