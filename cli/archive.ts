@@ -1,9 +1,10 @@
+import { crc32 } from "node:zlib";
 import { z } from "zod";
 
 /**
  * The format of an archive, pure. It is a tar stream in independent zstd frames, so that `tar` and `zstd` read it and an unfinished one
- * can be gone on with. Behind them is a skippable frame with the SHA-256 of every byte before it: a tool that does not know it passes
- * over it, and we see any changed byte, also one that changes nothing of what is unpacked.
+ * can be gone on with. Behind them is a skippable frame with the CRC-32 of every byte before it: a tool that does not know it passes
+ * over it, and we see any changed byte, also one that changes nothing of what is unpacked, which is why the SHA-256 of each member misses it.
  */
 
 /** Version that this program writes; newer ones are refused. */
@@ -143,17 +144,18 @@ export const TAR_END = Buffer.alloc(2 * BLOCK);
 
 const SKIPPABLE = 0x184d2a5e;
 const MARK = "nixvm-1\n";
-const DIGEST_BYTES = 32;
+/** Of the sum in a seal. */
+export const SUM_BYTES = 4;
 
-/** Bytes of {@link sealHead} and of the digest behind it. */
-export const SEAL_BYTES = 8 + MARK.length + 8 + DIGEST_BYTES;
+/** Bytes of {@link sealHead} and of the sum behind it. */
+export const SEAL_BYTES = 8 + MARK.length + 8 + SUM_BYTES;
 
 /**
- * The last frame but for its digest, which is of all bytes before it. `headBytes`: how long the first frame is, behind which the content
+ * The last frame but for its sum, which is of all bytes before it. `headBytes`: how long the first frame is, behind which the content
  * of the first disk begins.
  */
-export function sealHead(headBytes: number): Buffer {
-  const head = Buffer.alloc(SEAL_BYTES - DIGEST_BYTES);
+function sealHead(headBytes: number): Buffer {
+  const head = Buffer.alloc(SEAL_BYTES - SUM_BYTES);
   head.writeUInt32LE(SKIPPABLE, 0);
   head.writeUInt32LE(SEAL_BYTES - 8, 4);
   head.write(MARK, 8, "latin1");
@@ -161,10 +163,18 @@ export function sealHead(headBytes: number): Buffer {
   return head;
 }
 
+/** All of the last frame. `crc32`: of what is before it. */
+export function seal(headBytes: number, crc: number): Buffer {
+  const head = sealHead(headBytes);
+  const sum = Buffer.alloc(SUM_BYTES);
+  sum.writeUInt32LE(crc32(head, crc));
+  return Buffer.concat([head, sum]);
+}
+
 /** What the last bytes of a file tell; undefined when it is not whole, or none of ours. */
-export function readSeal(end: Buffer): { headBytes: number; sha256: Buffer } | undefined {
+export function readSeal(end: Buffer): { headBytes: number; crc32: number } | undefined {
   if (end.length !== SEAL_BYTES) return undefined;
   const headBytes = Number(end.readBigUInt64LE(8 + MARK.length));
-  if (!end.subarray(0, -DIGEST_BYTES).equals(sealHead(headBytes))) return undefined;
-  return { headBytes, sha256: end.subarray(-DIGEST_BYTES) };
+  if (!end.subarray(0, -SUM_BYTES).equals(sealHead(headBytes))) return undefined;
+  return { headBytes, crc32: end.readUInt32LE(SEAL_BYTES - SUM_BYTES) };
 }

@@ -104,7 +104,7 @@ export class Part {
   }
 }
 
-const frame = z.object({ raw: z.number(), bytes: z.number(), sha256: z.string() });
+const frame = z.object({ raw: z.number(), bytes: z.number(), crc32: z.number() });
 
 function jsonOf(text: string): unknown {
   try {

@@ -1,17 +1,20 @@
 import { type ChildProcess } from "node:child_process";
-import { createHash } from "node:crypto";
-import { closeSync, createReadStream, openSync, unlinkSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
-import { availableParallelism } from "node:os";
-import type { Writable } from "node:stream";
+import { crc32 } from "node:zlib";
 import { apart, goOn } from "./apart";
 
-/** Bytes of the tar stream in one frame: what one compressor gets, and with all that are at work the most that is compressed twice. */
-export const FRAME_BYTES = 32 * 2 ** 20;
+/** Bytes of a file in one frame: the most that is compressed twice when a run is broken off. Some seconds of work. */
+export const FRAME_BYTES = 2 ** 30;
 /** zstd's own default. More makes a backup slower than the disks it is written to, for a few percent. */
 export const LEVEL = 3;
-/** Frames that are in memory at a time: one a processor, and one that is ready when the first of them is done. */
-const AT_A_TIME = Math.min(availableParallelism(), 8) + 1;
+/** How often what was written is summed up and sent to the disk: all at once at the end would leave processors idle for as long as it takes. */
+const FOLLOW_MS = 200;
+
+const ZSTD = ["-q", "-c", `-${LEVEL}`, "-T0"];
+/** A part of a file into a frame. Its position is behind it then. */
+const PART = 'set -o pipefail; dd bs=256k iflag=fullblock,count_bytes count="$1" status=none | zstd "${@:2}"';
+const SKIP = ["iflag=skip_bytes", "count=0", "status=none"];
 
 /** A frame that is in the file as a whole. */
 export interface Frame {
@@ -20,30 +23,30 @@ export interface Frame {
   /** Bytes in the file. */
   bytes: number;
   /** Of the file up to its end. */
-  sha256: string;
+  crc32: number;
 }
 
 /** The frames of an unfinished archive are not those that its source gives now. */
 export class SourceChanged extends Error {}
 
 /**
- * Compresses a stream into frames, one process each, several at a time: a frame that ends does not make the others wait. Frames that are
- * in the file already are not made again: what belongs to them is passed over, and must be as long as it was.
+ * Compresses a stream into frames, one after the other, each by a process whose threads use all processors and which reads a file and
+ * writes the archive itself: each buffer that goes through our hands is a wait, which costs most on a busy machine. Frames that are in
+ * the archive already are not made again, and must be as long as they were.
  */
 export class FrameWriter {
-  private readonly whole = createHash("sha256");
-  private readonly compressors = new Set<ChildProcess>();
-  private frames = 0;
+  private readonly buffer = Buffer.alloc(2 ** 20);
   private index = 0;
-  private passed = 0;
-  /** Of the frame that is being filled. */
-  private chunks: Buffer[] = [];
-  private raw = 0;
+  /** Of the frame that is made of texts. */
+  private texts: Buffer[] = [];
+  private child: ChildProcess | undefined;
+  private running: Promise<void> = Promise.resolve();
+  private sum = 0;
   private at = 0;
   private first = 0;
-  /** Each settles when its frame is in the file, and all before it. */
-  private readonly waiting: Promise<void>[] = [];
-  private last: Promise<void> = Promise.resolve();
+  /** Where the last frame ends; what is before it and behind `at` is still to be summed up. */
+  private ended = 0;
+  private summed: Promise<void> = Promise.resolve();
 
   constructor(
     private readonly path: string,
@@ -54,6 +57,7 @@ export class FrameWriter {
     /** Told of each new one. */
     private readonly record: (frame: Frame) => Promise<void>,
     private readonly signal?: AbortSignal,
+    private readonly frameBytes = FRAME_BYTES,
   ) {}
 
   /** Bytes of the file so far. */
@@ -70,136 +74,141 @@ export class FrameWriter {
   async check(): Promise<void> {
     this.first = this.done[0]?.bytes ?? 0;
     for (const frame of this.done) {
-      await this.sum(frame.bytes);
-      if (this.sha256() !== frame.sha256) {
+      await this.sumUp(this.at + frame.bytes);
+      if (this.sum !== frame.crc32) {
         throw new SourceChanged("what was written is not what was recorded");
       }
     }
     await this.file.truncate(this.at);
+    this.ended = this.at;
   }
 
-  async write(chunk: Buffer): Promise<void> {
-    for (let rest = chunk; rest.length > 0;) {
-      goOn(this.signal);
-      const isDone = this.index < this.done.length;
-      const size = isDone ? this.passed : this.raw;
-      const now = rest.subarray(0, FRAME_BYTES - size);
-      rest = rest.subarray(now.length);
-      if (isDone) this.passed += now.length;
-      else {
-        this.chunks.push(now);
-        this.raw += now.length;
-      }
-      if (size + now.length === FRAME_BYTES) await this.cut();
-    }
+  /** What follows, up to the next file. */
+  text(chunk: Buffer): void {
+    this.texts.push(chunk);
   }
 
   /** What follows is in another frame. */
   async cut(): Promise<void> {
-    const done = this.done[this.index];
-    if (done !== undefined) {
-      if (this.passed === 0) return;
-      if (this.passed !== done.raw) throw new SourceChanged("what is to be written has another length");
-      this.passed = 0;
-      this.index++;
-      return;
+    const text = Buffer.concat(this.texts);
+    this.texts = [];
+    if (text.length > 0) await this.frame(text.length, "zstd", ZSTD, text);
+  }
+
+  /** All of a file of so many bytes, which begins with a frame of its own. `source` is open and at its start. */
+  async copy(source: number, bytes: number): Promise<void> {
+    await this.cut();
+    for (let at = 0; at < bytes;) {
+      const raw = Math.min(this.frameBytes, bytes - at);
+      at += raw;
+      // The last one ends where the file does: if that is not where it was, its position tells.
+      if (at === bytes) await this.frame(raw, "zstd", ZSTD, source);
+      else await this.frame(raw, "bash", ["-c", PART, "bash", String(raw), ...ZSTD], source);
     }
-    const { chunks, raw, last } = this;
-    if (raw === 0) return;
-    [this.chunks, this.raw] = [[], 0];
-    const packed = this.compress(chunks);
-    this.last = packed.then(
-      async (fd) => {
-        await last.catch((error: unknown) => {
-          closeSync(fd);
-          throw error;
-        });
-        const bytes = await this.append(fd);
-        this.first ||= bytes;
-        await this.record({ raw, bytes, sha256: this.sha256() });
-      },
-      // What went wrong first is what is told.
-      (error: unknown) => last.then(() => Promise.reject(error as Error)),
-    );
-    this.last.catch(() => undefined);
-    this.waiting.push(this.last);
-    if (this.waiting.length === AT_A_TIME) await this.waiting.shift();
+    if (positionOf(source) !== bytes) throw new SourceChanged("it has changed while it was read");
   }
 
-  /** Waits until all frames are in the file and recorded. */
+  /** Waits until all frames are summed up and recorded. */
   settle(): Promise<void> {
-    return this.last;
+    return this.summed;
   }
 
-  private sha256(): string {
-    return this.whole.copy().digest("hex");
-  }
-
-  /** SHA-256 of the file as it is now, and of what will be written behind it. */
-  digest(more: Buffer): Buffer {
-    return this.whole.copy().update(more).digest();
+  /** Of the file so far. */
+  get crc32(): number {
+    return this.sum;
   }
 
   /** Ends what still runs; for when something went wrong. */
   async abandon(): Promise<void> {
-    for (const child of this.compressors) child.kill("SIGKILL");
-    await this.last.catch(() => undefined);
+    this.kill();
+    await this.running.catch(() => undefined);
+    await this.summed.catch(() => undefined);
   }
 
-  /** Gives a file that has no name any more. */
-  private async compress(chunks: readonly Buffer[]): Promise<number> {
-    const name = `${this.path}.${process.pid}-${this.frames++}`;
-    const packed = openSync(name, "wx+", 0o600);
+  private async frame(raw: number, command: string, args: readonly string[], input: Buffer | number): Promise<void> {
+    goOn(this.signal);
+    const done = this.done[this.index++];
+    if (done !== undefined) {
+      if (done.raw !== raw) throw new SourceChanged("what is to be written has another length");
+      if (typeof input === "number") await this.run("dd", [...SKIP, `skip=${raw}`], input);
+      return;
+    }
+    this.running = this.run(command, args, input);
+    await this.running;
+    const { size } = await this.file.stat();
+    const bytes = size - this.ended;
+    this.ended = size;
+    this.first ||= bytes;
+    // While the next frame is compressed.
+    this.summed = this.summed.then(async () => {
+      await this.sumUp(size);
+      await this.record({ raw, bytes, crc32: this.sum });
+    });
+    this.summed.catch(() => undefined);
+  }
+
+  /** Runs a command that writes behind what is in the file. */
+  private async run(command: string, args: readonly string[], input: Buffer | number): Promise<void> {
+    const out = openSync(this.path, "a");
+    const stdin = typeof input === "number" ? input : "pipe";
+    const child = apart(command, args, { stdio: [stdin, out, "pipe"] });
+    closeSync(out);
+    this.child = child;
+    const stop = (): void => this.kill();
+    this.signal?.addEventListener("abort", stop, { once: true });
+    let said = "";
+    child.stderr?.setEncoding("utf8").on("data", (text: string) => (said += text));
+    // A compressor that dies closes its input, which is no news: its exit code has the reason.
+    child.stdin?.on("error", () => undefined).end(input);
+    let synced: Promise<void> = Promise.resolve();
+    const timer = setInterval(() => {
+      // No further than this frame goes.
+      const { size } = fstatSync(this.file.fd);
+      this.summed = this.summed.then(() => this.sumUp(size));
+      this.summed.catch(() => undefined);
+      synced = synced.then(() => this.file.datasync());
+      synced.catch(() => undefined);
+    }, FOLLOW_MS);
     try {
-      unlinkSync(name);
-      // Into a file: each buffer that goes through our hands is a wait, which costs most on a busy machine.
-      const child = apart("zstd", ["-q", "-c", `-${LEVEL}`, "--single-thread"], { stdio: ["pipe", packed, "pipe"] });
-      this.compressors.add(child);
-      const stdin = child.stdin as Writable;
-      // A compressor that dies closes its input, which is no news: its exit code has the reason.
-      stdin.on("error", () => undefined);
-      for (const chunk of chunks) stdin.write(chunk);
-      stdin.end();
-      let said = "";
-      child.stderr?.setEncoding("utf8").on("data", (text: string) => (said += text));
       const code = await new Promise<number | null>((resolve, reject) => {
         child.on("error", reject);
         child.on("close", resolve);
-      }).finally(() => this.compressors.delete(child));
+      });
+      goOn(this.signal);
       if (code !== 0) throw new Error(`zstd: ${said.trim() || `ended with ${code}`}`);
-      return packed;
-    } catch (error) {
-      closeSync(packed);
-      throw error;
+      await synced;
+    } finally {
+      clearInterval(timer);
+      this.signal?.removeEventListener("abort", stop);
+      this.child = undefined;
+      await synced.catch(() => undefined);
     }
   }
 
-  /** Puts a frame behind those that are there, and closes its file. */
-  private async append(packed: number): Promise<number> {
-    let bytes = 0;
-    for await (const read of createReadStream("", { fd: packed, start: 0, highWaterMark: 2 ** 20 })) {
-      goOn(this.signal);
-      const chunk = read as Buffer;
-      this.whole.update(chunk);
-      for (let put = 0; put < chunk.length;) {
-        put += (await this.file.write(chunk, put, chunk.length - put, this.at + put)).bytesWritten;
-      }
-      this.at += chunk.length;
-      bytes += chunk.length;
+  private kill(): void {
+    const { pid, exitCode, signalCode } = this.child ?? {};
+    if (pid === undefined || exitCode !== null || signalCode !== null) return;
+    try {
+      // It and what it has started.
+      process.kill(-pid, "SIGKILL");
+    } catch {
+      // It has just ended.
     }
-    return bytes;
   }
 
-  /** Sums up the next bytes of the file. */
-  private async sum(bytes: number): Promise<void> {
-    const buffer = Buffer.alloc(2 ** 20);
-    for (let left = bytes; left > 0;) {
+  /** Sums up the file as far as that, which is in memory still. */
+  private async sumUp(end: number): Promise<void> {
+    while (this.at < end) {
       goOn(this.signal);
-      const { bytesRead } = await this.file.read(buffer, 0, Math.min(left, buffer.length), this.at);
+      const { bytesRead } = await this.file.read(this.buffer, 0, Math.min(end - this.at, this.buffer.length), this.at);
       if (bytesRead === 0) break;
-      this.whole.update(buffer.subarray(0, bytesRead));
+      this.sum = crc32(this.buffer.subarray(0, bytesRead), this.sum);
       this.at += bytesRead;
-      left -= bytesRead;
     }
   }
+}
+
+/** How far a file was read by those who were given it. */
+export function positionOf(fd: number): number {
+  return Number(/^pos:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"))?.[1]);
 }
