@@ -81,8 +81,14 @@ export function exportLines({ path, env }) {
   return [`export PATH=${quote(path.join(delimiter))}:"$PATH"`, ...lines].join("\n");
 }
 
-/** The environment of a task's own process. */
-export function taskEnvironment(root, current = process.env) {
+/**
+ * The environment of a task's own process. Tests and demo have stacks of their own, wherever those of the user are; with `chosen` what
+ * the user has set stays, such as the place of the state: a verb must see what `pulumi` by hand sees.
+ */
+export function taskEnvironment(root, current = process.env, { chosen = false } = {}) {
   const { path, env } = readEnvironment(root, current);
-  return { ...current, ...env, PATH: [...path, current.PATH].filter(Boolean).join(delimiter) };
+  return {
+    ...(chosen ? { ...env, ...current } : { ...current, ...env }),
+    PATH: [...path, current.PATH].filter(Boolean).join(delimiter),
+  };
 }

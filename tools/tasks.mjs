@@ -21,7 +21,7 @@ export const TASKS = {
   build: { needs: ["modules", "build"] },
   sdk: { needs: ["packages", "modules", "toolchain"], command: ["tools/sdk.mjs"] },
   // Verbs are quick and many: what was set up once is only looked at, and nothing is said about it.
-  nixvm: { needs: ["modules", "build"], quiet: true, command: ["bin/cli/nixvm.js"] },
+  nixvm: { needs: ["modules", "build"], quiet: true, chosen: true, command: ["bin/cli/nixvm.js"] },
   env: {},
 };
 
@@ -57,7 +57,7 @@ async function runTask(root, name, args) {
   const { build, quiet } = task;
   await setup({ root, needs: needsOf(root, task), build, quiet, force, thorough: name === "setup" });
   if (!task.command) return 0;
-  return runCommand(root, [...task.command, ...args]);
+  return runCommand(root, [...task.command, ...args], task.chosen);
 }
 
 /** The private libvirtd does not come back by itself when the machine was restarted. */
@@ -81,8 +81,9 @@ function printEnvironment(root) {
   return 0;
 }
 
-function runCommand(root, argv) {
-  const child = spawn(process.execPath, argv, { cwd: root, stdio: "inherit", env: taskEnvironment(root) });
+function runCommand(root, argv, chosen) {
+  const env = taskEnvironment(root, process.env, { chosen });
+  const child = spawn(process.execPath, argv, { cwd: root, stdio: "inherit", env });
   // Ctrl-C reaches the child by itself (same terminal); what is sent to us alone is passed on. Either way the child
   // decides when it is done, and we wait for it.
   process.on("SIGINT", () => {});

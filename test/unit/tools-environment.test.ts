@@ -59,6 +59,14 @@ describe("the environment", () => {
     },
   );
 
+  it("of a verb is what the user has set, as it is for pulumi by hand; tests and demo have their own", () => {
+    ensure();
+    const set = { PULUMI_BACKEND_URL: "s3://ours", PULUMI_CONFIG_PASSPHRASE: "", PATH: "/bin" };
+    const of = (how: object) => evaluate<Record<string, string>>("env", "m.taskEnvironment(...input)", [dir, set, how]);
+    expect(of({ chosen: true })).toMatchObject({ ...set, PATH: expect.stringMatching(/\/provider:\/bin$/) });
+    expect(of({}).PULUMI_BACKEND_URL).toBe(`file://${path.join(dir, ".nixvm/state")}`);
+  });
+
   it("fetches no plugin behind the user's back where they were built from source", () => {
     plant(dir, { ".nixvm/toolchain.json": '{"schema":1,"parts":{"pulumi":{"way":"source"}},"skipped":{}}' });
     ensure();
