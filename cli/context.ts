@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import * as path from "node:path";
 import { confirm, input } from "@inquirer/prompts";
 import { hostFacts, machineDefaults, parsedValue } from "../components/machine";
@@ -21,6 +22,8 @@ export class Context {
   private exported?: Promise<StateResource[]>;
 
   constructor(private readonly options: { json: boolean; stack?: string }) {
+    // Each wait listens, of each VM: more than ten is no leak.
+    setMaxListeners(0, this.controller.signal);
     process.on("SIGINT", this.onSignal);
     process.on("SIGTERM", this.onSignal);
   }

@@ -59,10 +59,9 @@ export function rolloutView(fleet: plan.Plan, changes: readonly VmChange[], now:
 }
 
 /** VMs that the state has and their hosts do not: a run without a refresh believes the state. */
-export function missingVms(fleet: plan.Plan, changes: readonly VmChange[]): string[] {
-  const fresh = new Set(fleet.waves.filter(({ kind }) => kind === "new").flatMap(({ vms }) => vms));
+export function missingVms(there: readonly string[], changes: readonly VmChange[]): string[] {
   return changes
-    .filter(({ name, action }) => fresh.has(name) && action !== "new")
+    .filter(({ name, action }) => action !== "new" && action !== "remove" && !there.includes(name))
     .map(({ name }) => `${name} is in the stack's state, but not on its host; "pulumi up --refresh" makes it anew`);
 }
 

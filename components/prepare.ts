@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import * as path from "node:path";
 import { fleetFacts } from "../provider/facts";
+import { isTestDriver } from "../provider/testDriver";
 import { poolWarnings } from "../provider/pool";
 import { preflight, type PreflightHost } from "../provider/preflight";
 import { type ImageSource, type ResolvedImage, resolveImages } from "./images";
@@ -15,6 +16,8 @@ export interface Prepared {
   history: plan.KnownImage[];
   /** Allowed, but likely not what was meant. */
   warnings: plan.Problem[];
+  /** Names of the VMs that their hosts have; all of those on libvirt's test driver, of which nothing is known. */
+  there: string[];
 }
 
 /** Where the stack is, and what it says of its past. */
@@ -78,12 +81,14 @@ function uploadBytes(fleet: plan.Plan, host: plan.HostPlan, images: Record<strin
   return [...files.values()].reduce((sum, bytes) => sum + bytes, 0);
 }
 
+const urisOf = (fleet: plan.Plan): Map<string, string> => new Map(fleet.hosts.map(({ name, uri }) => [name, uri]));
+
 /** What libvirt has of the fleet. */
 async function currentVms(
   fleet: plan.Plan,
   images: Record<string, ResolvedImage>,
 ): Promise<Record<string, plan.CurrentVm>> {
-  const uris = new Map(fleet.hosts.map(({ name, uri }) => [name, uri]));
+  const uris = urisOf(fleet);
   return fleetFacts(
     fleet.vms.map(({ name, domainName, host, image }) => ({
       name,
@@ -145,11 +150,15 @@ export async function prepare(config: Record<string, unknown>, around: Surroundi
   if (!final.ok) {
     throw new Refused(final.problems);
   }
+  const uris = urisOf(final.plan);
   return {
     plan: final.plan,
     images,
     history,
     warnings: [...warnings, ...final.plan.warnings, ...(await poolWarnings(hosts))],
+    there: final.plan.vms
+      .filter(({ name, host }) => name in current || isTestDriver(uris.get(host) ?? ""))
+      .map(({ name }) => name),
   };
 }
 

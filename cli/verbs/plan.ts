@@ -19,7 +19,7 @@ export function addPlan(program: Command): void {
       const found = await prepared(context, resources);
       const changes = changesOf(found.plan, found.images, resources);
       const view = rolloutView(found.plan, changes, Date.now());
-      const warnings = [...found.warnings.map(plan.formatProblem), ...missingVms(found.plan, changes)];
+      const warnings = [...found.warnings.map(plan.formatProblem), ...missingVms(found.there, changes)];
       return { json: { stack: await context.stack(), ...view, warnings }, text: rolloutText(view, warnings) };
     },
   );

@@ -117,7 +117,14 @@ test("a window that is closed says when it opens, and a live change does not wai
 
 test("a VM that the state has and its host has not is said, as a run without a refresh does not see it", async () => {
   const state = await stateOf(planned(full, there));
-  const gone = planned(full, { current: { db: current() } });
-  expect(missingVms(gone, changesOf(gone, images, state))).toEqual([expect.stringMatching(/^web is in .*--refresh/)]);
-  expect(missingVms(planned(full, there), changesOf(planned(full, there), images, state))).toEqual([]);
+  const changes = changesOf(planned(full, { current: { db: current() } }), images, state);
+  expect(missingVms(["db"], changes)).toEqual([expect.stringMatching(/^web is in .*--refresh/)]);
+  // One that is off is there, although it comes up at once like a new one.
+  expect(missingVms(["db", "web"], changes)).toEqual([]);
+  const removed = changesOf(
+    planned({ ...full, fleet: { web: (full.fleet as Record<string, object>).web } }, there),
+    images,
+    state,
+  );
+  expect(missingVms(["web"], removed)).toEqual([]);
 });

@@ -1,5 +1,7 @@
+import { getMaxListeners } from "node:events";
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { Context } from "../../cli/context";
 import { placeOf } from "../../cli/place";
 import { declaredRunning, declareRunning } from "../../cli/running";
 import { StackFile } from "../../cli/stackFile";
@@ -217,4 +219,10 @@ test("a restart that fails says why, what its console showed last, and which VMs
   expect(stderr).toContain("web: virsh start: the fake was told to fail; not restarted: db");
   expect(JSON.parse(stdout).error.message).toMatch(/web\.log\):\n {2}GRUB\n {2}Kernel panic - not syncing: no root$/);
   expect(fake.calls("virsh", "shutdown")).toEqual([expect.arrayContaining([uuid])]);
+});
+
+test("a fleet of more than ten VMs is no leak of listeners to Node", () => {
+  const context = new Context({ json: false });
+  expect(getMaxListeners(context.signal)).toBe(0);
+  context.close();
 });
