@@ -23,7 +23,7 @@ export class Context {
 
   constructor(private readonly options: { json: boolean; stack?: string }) {
     // Each wait listens, of each VM: more than ten is no leak.
-    setMaxListeners(0, this.controller.signal);
+    setMaxListeners(Infinity, this.controller.signal);
     process.on("SIGINT", this.onSignal);
     process.on("SIGTERM", this.onSignal);
   }

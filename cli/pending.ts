@@ -22,11 +22,18 @@ export interface PendingWave {
 /** What the stack file asks for and is not there yet; or why that cannot be told. */
 export type Pending = { waves: PendingWave[] } | { unknown: string };
 
-/** VMs that are not there yet, and those that are on another image than the stack file's: what a rollout is about. */
-export function pendingWaves(waves: readonly plan.Wave[]): PendingWave[] {
+/**
+ * VMs that are not there yet, and those that are on another image than the stack file's: what a rollout is about. `settled`: those that are
+ * there as they are to be, also when they are off, for which nobody has to wait in any run.
+ */
+export function pendingWaves(waves: readonly plan.Wave[], settled: ReadonlySet<string>): PendingWave[] {
   return waves
     .filter(({ kind, changes }) => kind === "new" || changes)
-    .map(({ kind, group, vms, lanes }) => ({ kind, ...(group === null ? {} : { group }), vms, lanes }));
+    .map(({ kind, group, vms, lanes }) => {
+      const left = kind === "new" ? vms.filter((vm) => !settled.has(vm)) : vms;
+      return { kind, ...(group === null ? {} : { group }), vms: left, lanes: Math.min(lanes, left.length) };
+    })
+    .filter(({ vms }) => vms.length > 0);
 }
 
 /** Plans the next run as the program does, with what is there now. Downloads nothing. */
@@ -69,7 +76,9 @@ async function planned(context: Context): Promise<Pending> {
     digest: images[image]?.digest ?? "",
   }));
   const current = await fleetFacts(wanted, { libvirt: quickLibvirt, clock: systemClock });
-  return { waves: pendingWaves(must(plan.planFleet(config, { ...given, images, current })).waves) };
+  const settled = wanted.filter(({ name, digest }) => digest.startsWith(current[name]?.imageDigest ?? "none"));
+  const { waves } = must(plan.planFleet(config, { ...given, images, current }));
+  return { waves: pendingWaves(waves, new Set(settled.map(({ name }) => name))) };
 }
 
 function must(result: plan.PlanResult): plan.Plan {

@@ -58,15 +58,20 @@ describe("layers", () => {
 test("what is pending is VMs that are new or change their image, and no others", () => {
   const wave = { group: null, changes: false, vms: ["a"], lanes: 1 };
   expect(
-    pendingWaves([
-      { ...wave, kind: "new" },
-      { ...wave, kind: "canary", changes: true, group: "web" },
-      { ...wave, kind: "batch" },
-    ]),
+    pendingWaves(
+      [
+        { ...wave, kind: "new", vms: ["fresh", "off"], lanes: 2 },
+        { ...wave, kind: "canary", changes: true, group: "web" },
+        { ...wave, kind: "batch" },
+      ],
+      new Set(["off"]),
+    ),
   ).toEqual([
-    { kind: "new", vms: ["a"], lanes: 1 },
+    { kind: "new", vms: ["fresh"], lanes: 1 },
     { kind: "canary", group: "web", vms: ["a"], lanes: 1 },
   ]);
+  // One that is off, and is to stay so, waits for nothing.
+  expect(pendingWaves([{ ...wave, kind: "new", vms: ["off"] }], new Set(["off"]))).toEqual([]);
 });
 
 describe("markup", () => {
