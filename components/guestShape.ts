@@ -74,6 +74,7 @@ export function guestShape(vm: plan.VmPlan, host: plan.HostPlan, image: Resolved
     ...egressOf(vm.egress),
     accelerator: host.accelerator,
     seedPath: seedPathOf(vm, host, prefix),
+    ...(vm.ejectSeed ? { ejectSeed: true } : {}),
     running: vm.running,
     contract: image.id === undefined ? ("none" as const) : ("nixvm" as const),
     stopTimeoutSeconds: vm.stopTimeoutSeconds,

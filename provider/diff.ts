@@ -130,6 +130,13 @@ function reasons(
     );
   }
   if (updates.includes("seedDigest")) lines.push("applies a new seed live, no restart");
+  if (updates.includes("ejectSeed") && !off) {
+    lines.push(
+      news["ejectSeed"] === true
+        ? "its seed leaves the drive once it is healthy, no restart"
+        : "its seed stays in the drive from its next start on, no restart",
+    );
+  }
   if (updates.includes("checks")) lines.push(`health checks change: ${off ? "" : "asked again, "}no restart`);
   if (updates.includes("persistBytes")) lines.push(growth(olds["persistBytes"], news["persistBytes"]));
   if (updates.includes("running")) lines.push(news["running"] === false ? "is stopped cleanly" : "is started");

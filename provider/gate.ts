@@ -85,7 +85,10 @@ export class Gate {
       try {
         const passed = await this.step();
         this.unreachableSince = undefined;
-        if (passed) return passed;
+        if (passed) {
+          await this.leaveDrive();
+          return passed;
+        }
       } catch (error) {
         this.tolerate(error);
       }
@@ -99,6 +102,13 @@ export class Gate {
       }
       await backoff.pause();
     }
+  }
+
+  /** It has read its medium, and has a copy of its own. */
+  private async leaveDrive(): Promise<void> {
+    const { uri, uuid, ejectSeed } = this.want;
+    if (ejectSeed === true && !isTestDriver(uri))
+      await orCancelled(this.deps.libvirt.ejectMedium(uuid), this.deps.signal);
   }
 
   private async step(): Promise<Look | undefined> {

@@ -70,6 +70,8 @@ export interface GuestArgs {
   seedDigest?: pulumi.Input<string>;
   /** Path of the seed's ISO image on the host. A running guest that has another seed gets this file into its drive. */
   seedPath?: pulumi.Input<string>;
+  /** Whether the medium leaves the drive as soon as the guest is healthy, without a restart. libvirt puts it back for the next start. */
+  ejectSeed?: pulumi.Input<boolean>;
   /** Path of the persistent disk on the host. If unset, the VM has none that could grow. */
   persistPath?: pulumi.Input<string>;
   /**

@@ -39,6 +39,7 @@ export const guestInputs = z.strictObject({
   accelerator: z.enum(["kvm", "tcg"]),
   seedDigest: text.optional(),
   seedPath: z.string().startsWith("/", "must be an absolute path").optional(),
+  ejectSeed: z.boolean().optional(),
   persistPath: z.string().startsWith("/", "must be an absolute path").optional(),
   persistBytes: count.optional(),
   running: z.boolean(),

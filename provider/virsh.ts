@@ -57,6 +57,7 @@ export interface Libvirt {
   volumeResize(path: string, bytes: number): Promise<void>;
   /** Puts the file that is now at `path` into the CD-ROM drive of a running domain. */
   changeMedium(uuid: string, path: string): Promise<void>;
+  ejectMedium(uuid: string): Promise<void>;
   xml(uuid: string): Promise<string>;
   /** The definition that the next start goes by. */
   definition(uuid: string): Promise<string>;
@@ -171,15 +172,19 @@ export class Virsh implements Libvirt {
     await this.call("vol-resize", path, `${bytes}b`);
   }
 
-  async changeMedium(uuid: string, path: string): Promise<void> {
-    // Out and in again: for a path that is the same libvirt would keep the old file open. Forced, because a guest that
-    // has it mounted locks the drive.
+  async ejectMedium(uuid: string): Promise<void> {
+    // Forced, because a guest that has it mounted locks the drive.
     try {
       await this.call("change-media", uuid, SEED_DRIVE, "--eject", "--live", "--force");
     } catch (error) {
-      // Somebody has taken it out.
+      // It has been taken out already.
       if (!(error instanceof LibvirtError) || !/doesn't have media/.test(error.message)) throw error;
     }
+  }
+
+  async changeMedium(uuid: string, path: string): Promise<void> {
+    // Out and in again: for a path that is the same libvirt would keep the old file open.
+    await this.ejectMedium(uuid);
     await this.call("change-media", uuid, SEED_DRIVE, path, "--insert", "--live");
   }
 

@@ -1,4 +1,5 @@
 import { checkAllowlist } from "./check-allowlist";
+import { checkSeed } from "./check-seed";
 import { checkHealth } from "./health";
 import { lookup } from "./infrastructure";
 import { LayeredVm } from "./layers";
@@ -24,6 +25,7 @@ export function checkVm(vm: LayeredVm, plan: VmPlan, scope: Scope): void {
   check.identity();
   checkAllowlist(vm, plan, scope);
   checkHealth(vm, plan, scope);
+  checkSeed(vm, plan, scope);
 }
 
 class VmCheck {

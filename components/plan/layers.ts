@@ -149,6 +149,7 @@ function merge(own: LongForm, lower: LongForm): LongForm {
   if (own.health && lower.health) merged.health = mergeHealth(own.health, lower.health);
   if (own.hostsFile && lower.hostsFile) merged.hostsFile = mergeHosts(own.hostsFile, lower.hostsFile);
   if (own.egress && lower.egress) merged.egress = { ...lower.egress, ...own.egress };
+  if (own.seed && lower.seed) merged.seed = { ...lower.seed, ...own.seed };
   if (own.identity && lower.identity) merged.identity = { ...lower.identity, ...own.identity };
   return merged;
 }

@@ -4,6 +4,7 @@ import { wrong } from "./errors";
 import { allowlist } from "./model-allowlist";
 import { health } from "./model-health";
 import { egress, hostsFile } from "./model-network";
+import { seed } from "./model-seed";
 import { MIB } from "./size";
 import * as text from "./text";
 
@@ -401,6 +402,8 @@ export const vmShape = {
   hostsFile: hostsFile.optional(),
   /** Refused with user networking, where no host filters. */
   egress: egress.optional(),
+  /** G-5. */
+  seed: seed.optional(),
   /** T-88 to T-95. */
   identity: identity
     .optional()

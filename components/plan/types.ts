@@ -277,6 +277,8 @@ export interface VmPlan {
   readonly hostsFile: readonly HostsLine[];
   /** What it may send to private networks; `null`: all. */
   readonly egress: EgressPlan | null;
+  /** The medium with the seed leaves the drive once the VM is healthy. */
+  readonly ejectSeed: boolean;
   /** Overrides for `identityOf`; `null`: derived. */
   readonly identity: {
     readonly uuid: string | null;

@@ -83,6 +83,7 @@ export function planVm(vm: LayeredVm, host: string, around: Surroundings): VmPla
       .map(([address, names]) => ({ address, names }))
       .sort((a, b) => (a.address < b.address ? -1 : 1)),
     egress: planEgress(vm, host, around),
+    ejectSeed: fields.seed?.eject ?? false,
     identity: {
       uuid: identity.uuid?.toLowerCase() ?? null,
       machineId: identity.machineId ?? null,

@@ -130,6 +130,7 @@ test("memory, vCPUs, disk growth, keys, the network and what may be sent change 
   const fresh = newKey(stack.dir, "fresh");
   config.fleet.b = { ...config.fleet.b, memory: "512MiB", vcpus: 2, persist: { size: "256MiB" } };
   config.fleet.b.adminKeys = [fresh.publicKey];
+  config.fleet.b.seed = { eject: true };
   config.fleet.c.network = THERE;
   await stack.configure(config);
   const preview = await stack.preview();
@@ -138,6 +139,7 @@ test("memory, vCPUs, disk growth, keys, the network and what may be sent change 
     "b: the number of vCPUs changes from 1 to 2 live, no restart",
     "b: persist grows from 128 MiB to 256 MiB live",
     "b: applies a new seed live, no restart",
+    "b: its seed leaves the drive once it is healthy, no restart",
     MOVED,
   ]) {
     expect(preview.text).toContain(line);
@@ -160,6 +162,7 @@ test("memory, vCPUs, disk growth, keys, the network and what may be sent change 
   expect(await b.exec("nproc")).toBe("2\n");
   expect(Number(await b.exec("df --output=size -B1M /var | tail -1"))).toBeGreaterThan(200);
   expect(ssh(23802, "admin", fresh.file, "id -un").out).toBe("admin\n");
+  expect(virsh("domblklist", b.vm.uuid)).not.toContain("-seed.iso");
   const vms = (await stack.output("vms")) as Record<string, { access: string }>;
   expect(vms["c"]?.access).toMatch(NETWORKED ? /^ssh admin@10\.213\.78\.\d+$/ : /^ssh -p 23803 /);
 
@@ -193,6 +196,9 @@ test("a stopped VM stays stopped through an upgrade, which does not write to its
   for (const name of ["a", "b", "c"]) {
     expect(await (await stack.vm(name)).status()).toMatchObject({ healthy: true, imageVersion: "v2" });
   }
+  // It was there for the start of the new image, and is out again; all others keep theirs.
+  const media = await Promise.all(["a", "b", "c"].map(async (vm) => virsh("domblklist", (await stack.vm(vm)).vm.uuid)));
+  expect(media.map((disks) => disks.includes("-seed.iso"))).toEqual([true, false, true]);
   expect(virsh("domstate", (await stack.vm("d")).vm.uuid).trim()).toBe("shut off");
   expect(fs.readdirSync(poolDir()).filter((file) => file.includes("-base-"))).toHaveLength(2);
 });

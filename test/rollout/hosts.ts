@@ -213,6 +213,7 @@ export class SimHost implements Libvirt {
 
   async autostart(): Promise<void> {}
   async changeMedium(): Promise<void> {}
+  async ejectMedium(): Promise<void> {}
   async diskBytes(): Promise<number> {
     return 0;
   }

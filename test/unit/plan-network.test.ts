@@ -111,3 +111,11 @@ describe("egress", () => {
     expect(texts[0]).toMatch(message);
   });
 });
+
+test("a seed that is taken out needs a persistent volume, and stays in the drive by default", () => {
+  const seed = { eject: true };
+  expect([vmOf(one({})).ejectSeed, vmOf(one({ seed })).ejectSeed]).toEqual([false, true]);
+  expect(textsOf(one({ seed, preset: "sealed" }))).toEqual([
+    expect.stringMatching(/seed\.eject: true needs a persistent volume.*allowed: persist beside it, or false/),
+  ]);
+});

@@ -274,6 +274,7 @@ it("describes exactly the inputs that are checked, and says which are secret", (
         "checks",
         "consoleLog",
         "egress",
+        "ejectSeed",
         "goBack",
         "lease",
         "retry",

@@ -153,6 +153,10 @@ export class FakeLibvirt implements Libvirt {
     this.domain = { state: "shut off", reason: "destroyed" };
   }
 
+  async ejectMedium(): Promise<void> {
+    this.note("ejectMedium");
+  }
+
   async changeMedium(_uuid: string, path: string): Promise<void> {
     this.note("changeMedium", `changeMedium ${path}`);
   }

@@ -260,6 +260,23 @@ describe("changes in place", () => {
     ]);
   });
 
+  it("takes the medium out of the drive once the guest is healthy, and only then", async () => {
+    scene.libvirt.onRestart = () => {
+      scene.libvirt.status!["seed"] = { state: "applied", digest: "seed-2" };
+      return 0;
+    };
+    await apply({ seedDigest: "seed-2", seedPath: "/pool/web-seed.iso", ejectSeed: true });
+    expect(scene.libvirt.calls.filter((call) => /^(restart|changeMedium|ejectMedium)/.test(call))).toEqual([
+      "changeMedium /pool/web-seed.iso",
+      "restart nixvm-seed nixvm-status",
+      "ejectMedium",
+    ]);
+    scene.libvirt.calls.length = 0;
+    scene.libvirt.status!["healthy"] = false;
+    await failure({ ejectSeed: true });
+    expect(scene.libvirt.calls).not.toContain("ejectMedium");
+  });
+
   it("fails when the guest keeps the former seed, or cannot apply the new one", async () => {
     scene.libvirt.status!["seed"] = { state: "failed", digest: "seed-1", reason: "no medium" };
     expect((await failure({ seedDigest: "seed-2" })).message).toContain(
