@@ -33,10 +33,11 @@ test("an image of a flake is built by the engine, or the missing command plugin 
       projectSettings: {
         name: "flake-image",
         runtime: "nodejs",
-        backend: { url: `file://${path.join(dir, "state")}` },
       },
       envVars: {
         PATH: [bin, path.join(root, ".nixvm", "bin"), process.env.PATH].join(path.delimiter),
+        // Not that of the user, where a run that did not end well would be looked after before each other one.
+        PULUMI_BACKEND_URL: `file://${path.join(dir, "state")}`,
         PULUMI_CONFIG_PASSPHRASE: "test",
         PULUMI_SKIP_UPDATE_CHECK: "true",
         PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",

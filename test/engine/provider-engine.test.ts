@@ -145,10 +145,11 @@ beforeAll(async () => {
       projectSettings: {
         name: "provider-engine",
         runtime: "nodejs",
-        backend: { url: `file://${join(home, "state")}` },
       },
       envVars: {
         PATH: [simTools, join(root, "provider"), join(root, ".nixvm", "bin"), process.env["PATH"]].join(delimiter),
+        // Not that of the user, where a run that did not end well would be looked after before each other one.
+        PULUMI_BACKEND_URL: `file://${join(home, "state")}`,
         PULUMI_CONFIG_PASSPHRASE: "test",
         PULUMI_SKIP_UPDATE_CHECK: "true",
         PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
