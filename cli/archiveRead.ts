@@ -1,12 +1,10 @@
 import type { ChildProcess } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { closeSync, fstatSync, openSync, read, readSync, truncateSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readSync, truncateSync } from "node:fs";
 import { open } from "node:fs/promises";
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import { promisify } from "node:util";
-import { crc32 } from "node:zlib";
 import * as tar from "tar-stream";
 import { apart, goOn } from "./apart";
 import {
@@ -20,6 +18,7 @@ import {
   SEAL_BYTES,
   SUM_BYTES,
 } from "./archive";
+import { crcOf } from "./frames";
 
 /** What is done with an archive besides looking at every byte of it. */
 export interface Reading {
@@ -33,7 +32,6 @@ export interface Reading {
 
 /** Texts of ours are short; a longer one is none of ours, and would fill the memory. */
 const TEXT_BYTES = 2 ** 20;
-const readFd = promisify(read);
 const BLOCK = Buffer.alloc(64 * 1024);
 
 /**
@@ -50,7 +48,7 @@ export async function readArchive(reading: Reading): Promise<Manifest> {
     const head = await headOf(archive, headBytes);
     const manifest = manifestOf(head);
     const targets = (await reading.begin?.(manifest)) ?? {};
-    const summed = sum(archive, bytes, reading.signal);
+    const summed = crcOf(archive, 0, bytes, 0, reading.signal);
     summed.catch(() => undefined);
     // Goes on behind the head, up to which the file was read.
     unpacker = new Unpacker(archive, manifest, targets[MEMBER.data], reading, bytes);
@@ -95,7 +93,7 @@ function bad(error: unknown, said: string): unknown {
   return ofTar ? new BadArchive(`does not unpack: ${said.trim() || error.message}`) : error;
 }
 
-/** Bytes of the file that the digest is of, and what the seal has. */
+/** Bytes of the file that the sum is of, and what the seal has. */
 function sealOf(archive: number): { bytes: number; headBytes: number; crc32: number } {
   const { size } = fstatSync(archive);
   const end = Buffer.alloc(SEAL_BYTES);
@@ -129,19 +127,6 @@ async function headOf(archive: number, headBytes: number): Promise<Buffer> {
 function manifestOf(head: Buffer): Manifest {
   const size = parseInt(head.toString("latin1", 124, 136), 8);
   return parseManifest(head.toString("utf8", 512, 512 + (Number.isNaN(size) ? 0 : size)));
-}
-
-async function sum(archive: number, bytes: number, signal: AbortSignal | undefined): Promise<number> {
-  const buffer = Buffer.alloc(2 ** 20);
-  let crc = 0;
-  for (let at = 0; at < bytes;) {
-    goOn(signal);
-    const { bytesRead } = await readFd(archive, buffer, 0, Math.min(buffer.length, bytes - at), at);
-    if (bytesRead === 0) break;
-    crc = crc32(buffer.subarray(0, bytesRead), crc);
-    at += bytesRead;
-  }
-  return crc;
 }
 
 /**

@@ -1,6 +1,7 @@
 import { type ChildProcess } from "node:child_process";
-import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
+import { closeSync, fstatSync, openSync, read, readFileSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
+import { promisify } from "node:util";
 import { crc32 } from "node:zlib";
 import { apart, goOn } from "./apart";
 
@@ -35,7 +36,6 @@ export class SourceChanged extends Error {}
  * the archive already are not made again, and must be as long as they were.
  */
 export class FrameWriter {
-  private readonly buffer = Buffer.alloc(2 ** 20);
   private index = 0;
   /** Of the frame that is made of texts. */
   private texts: Buffer[] = [];
@@ -198,14 +198,24 @@ export class FrameWriter {
 
   /** Sums up the file as far as that, which is in memory still. */
   private async sumUp(end: number): Promise<void> {
-    while (this.at < end) {
-      goOn(this.signal);
-      const { bytesRead } = await this.file.read(this.buffer, 0, Math.min(end - this.at, this.buffer.length), this.at);
-      if (bytesRead === 0) break;
-      this.sum = crc32(this.buffer.subarray(0, bytesRead), this.sum);
-      this.at += bytesRead;
-    }
+    this.sum = await crcOf(this.file.fd, this.at, end, this.sum, this.signal);
+    this.at = Math.max(this.at, end);
   }
+}
+
+const readFd = promisify(read);
+
+/** CRC-32 of a part of a file, behind one of what is before it; of less where the file ends before. */
+export async function crcOf(fd: number, from: number, end: number, crc: number, signal?: AbortSignal): Promise<number> {
+  const buffer = Buffer.alloc(2 ** 20);
+  for (let at = from; at < end;) {
+    goOn(signal);
+    const { bytesRead } = await readFd(fd, buffer, 0, Math.min(end - at, buffer.length), at);
+    if (bytesRead === 0) break;
+    crc = crc32(buffer.subarray(0, bytesRead), crc);
+    at += bytesRead;
+  }
+  return crc;
 }
 
 /** How far a file was read by those who were given it. */

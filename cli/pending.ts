@@ -1,8 +1,7 @@
-import * as path from "node:path";
 import { isHere, resolveImages } from "../components/images";
 import { hostFacts, machineDefaults } from "../components/machine";
 import * as plan from "../components/plan";
-import { imageSources } from "../components/prepare";
+import { cacheDirOf, imageSources, wantedVms } from "../components/prepare";
 import { systemClock } from "../provider/clock";
 import { fleetFacts } from "../provider/facts";
 import { LibvirtError } from "../provider/virsh";
@@ -51,7 +50,7 @@ export async function pendingRollout(context: Context): Promise<Pending> {
 async function planned(context: Context): Promise<Pending> {
   const config = await context.config();
   const projectDir = context.root;
-  const cacheDir = path.join(projectDir, ".nixvm", "cache");
+  const cacheDir = cacheDirOf(projectDir);
   const given = {
     project: "nixvm",
     stack: await context.stack(),
@@ -68,13 +67,7 @@ async function planned(context: Context): Promise<Pending> {
   const { images, problems } = await resolveImages(sources, { projectDir, cacheDir, history });
   if (problems.length > 0) return { unknown: plan.formatProblems(problems) };
   const second = must(plan.planFleet(config, { ...given, images }));
-  const uris = new Map(second.hosts.map(({ name, uri }) => [name, uri]));
-  const wanted = second.vms.map(({ name, domainName, host, image }) => ({
-    name,
-    domain: domainName,
-    uri: uris.get(host) ?? "",
-    digest: images[image]?.digest ?? "",
-  }));
+  const wanted = wantedVms(second, images);
   const current = await fleetFacts(wanted, { libvirt: quickLibvirt, clock: systemClock });
   const settled = wanted.filter(({ name, digest }) => digest.startsWith(current[name]?.imageDigest ?? "none"));
   const { waves } = must(plan.planFleet(config, { ...given, images, current }));

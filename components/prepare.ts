@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import * as path from "node:path";
-import { fleetFacts } from "../provider/facts";
+import { fleetFacts, type WantedVm } from "../provider/facts";
 import { isTestDriver } from "../provider/testDriver";
 import { poolWarnings } from "../provider/pool";
 import { preflight, type PreflightHost } from "../provider/preflight";
@@ -81,22 +81,15 @@ function uploadBytes(fleet: plan.Plan, host: plan.HostPlan, images: Record<strin
   return [...files.values()].reduce((sum, bytes) => sum + bytes, 0);
 }
 
-const urisOf = (fleet: plan.Plan): Map<string, string> => new Map(fleet.hosts.map(({ name, uri }) => [name, uri]));
-
-/** What libvirt has of the fleet. */
-async function currentVms(
-  fleet: plan.Plan,
-  images: Record<string, ResolvedImage>,
-): Promise<Record<string, plan.CurrentVm>> {
-  const uris = urisOf(fleet);
-  return fleetFacts(
-    fleet.vms.map(({ name, domainName, host, image }) => ({
-      name,
-      domain: domainName,
-      uri: uris.get(host) ?? "",
-      digest: images[image]?.digest ?? "",
-    })),
-  );
+/** The VMs of a plan, as far as it takes to find them on their hosts. */
+export function wantedVms(fleet: plan.Plan, images: Record<string, ResolvedImage>): WantedVm[] {
+  const uris = new Map(fleet.hosts.map(({ name, uri }) => [name, uri]));
+  return fleet.vms.map(({ name, domainName, host, image }) => ({
+    name,
+    domain: domainName,
+    uri: uris.get(host) ?? "",
+    digest: images[image]?.digest ?? "",
+  }));
 }
 
 /**
@@ -145,20 +138,18 @@ export async function prepare(config: Record<string, unknown>, around: Surroundi
     throw new Refused(missing);
   }
   // Who is there already decides who waits for whom.
-  const current = await currentVms(result.plan, images);
+  const wanted = wantedVms(result.plan, images);
+  const current = await fleetFacts(wanted);
   const final = plan.planFleet(config, { ...context, images, current });
   if (!final.ok) {
     throw new Refused(final.problems);
   }
-  const uris = urisOf(final.plan);
   return {
     plan: final.plan,
     images,
     history,
     warnings: [...warnings, ...final.plan.warnings, ...(await poolWarnings(hosts))],
-    there: final.plan.vms
-      .filter(({ name, host }) => name in current || isTestDriver(uris.get(host) ?? ""))
-      .map(({ name }) => name),
+    there: wanted.filter(({ name, uri }) => name in current || isTestDriver(uri)).map(({ name }) => name),
   };
 }
 
